@@ -1,0 +1,306 @@
+"""The table that ends each chapter: what the paper says, what we measured, and whether it holds.
+
+A chapter builds one `Claim` per statement and shows `report`. The table's output carries the claims as
+metadata as well, under ``"memcomp_claims"``; the scorecard reads them from the executed notebooks.
+"""
+
+import html
+import json
+import math
+import numbers
+import os
+import re
+import textwrap
+from dataclasses import asdict, dataclass
+
+from memcomp import records
+
+VERDICTS = {True: "holds", False: "fails", None: "not tested at this scale"}
+"""The words of a verdict by the value of `Claim.holds`."""
+
+_CSS_CLASS = {True: "holds", False: "fails", None: "untested"}
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One checkable statement with the value measured for it.
+
+    Parameters
+    ----------
+    id : str
+        Short and stable, lower case with hyphens; the scorecard's anchor, unique in its chapter.
+    source : str
+        Where the paper (or this book) says it, for example ``"Claim 1"`` or ``"section 5.1, Figure 1(c)"``.
+    statement : str
+        The statement in our words. Maths goes between dollar signs.
+    paper : str or number
+        The paper's value, or ``"shape only"`` where it gives none.
+    value : str or number or None
+        Ours. Shown with three significant digits, so that it reads the same on every machine; an ``int`` is
+        shown in full.
+    spread : float, optional
+        Standard deviation of the value over the runs.
+    n : int, optional
+        Number of runs or seeds behind the value.
+    holds : bool or None
+        True, False, or None when this scale cannot decide.
+    scale : {"quick", "paper"}
+        Scale at which the value was measured.
+
+    Raises
+    ------
+    ValueError
+        If a field cannot be shown: a malformed id, an empty text, a non-finite number, a negative spread.
+    TypeError
+        If ``value``, ``paper`` or ``holds`` has another type.
+
+    Examples
+    --------
+    >>> claim = Claim("ood", "Table 1", "Sum composes", 0.176, 0.18249, spread=0.0041, n=5, holds=True)
+    >>> claim.measured, claim.verdict
+    ('0.182 ± 0.004 (n = 5)', 'holds')
+    """
+
+    id: str
+    source: str
+    statement: str
+    paper: str | float
+    value: str | float | None
+    spread: float | None = None
+    n: int | None = None
+    holds: bool | None = None
+    scale: str = "quick"
+
+    def __post_init__(self):
+        if not isinstance(self.id, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.id):
+            raise ValueError(
+                f"claim id {self.id!r}: expected lower-case words joined by hyphens, like 'rate-at-2'"
+            )
+        for name in ("source", "statement"):
+            text = getattr(self, name)
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"claim {self.id!r}: {name} must be a non-empty text; got {text!r}")
+        if self.statement.count("$") % 2:
+            raise ValueError(f"claim {self.id!r}: a dollar sign is missing in {self.statement!r}")
+        # NumPy's scalars compare and print differently and are no JSON: keep plain Python values.
+        for name in ("paper", "value", "spread"):
+            object.__setattr__(self, name, _plain(self, name))
+        if isinstance(self.spread, str) or (self.spread is not None and self.spread < 0):
+            raise ValueError(f"claim {self.id!r}: spread must be a number ≥ 0; got {self.spread!r}")
+        if self.n is not None:
+            if not isinstance(self.n, numbers.Integral) or self.n < 1:
+                raise ValueError(f"claim {self.id!r}: n must be a positive integer; got {self.n!r}")
+            object.__setattr__(self, "n", int(self.n))
+        if self.holds is not None:
+            if not (isinstance(self.holds, bool) or type(self.holds).__name__ in ("bool_", "bool")):
+                raise TypeError(f"claim {self.id!r}: holds must be True, False or None; got {self.holds!r}")
+            object.__setattr__(self, "holds", bool(self.holds))
+        if self.scale not in ("quick", "paper"):
+            raise ValueError(f"claim {self.id!r}: scale must be 'quick' or 'paper'; got {self.scale!r}")
+
+    @property
+    def verdict(self):
+        """str: ``"holds"``, ``"fails"`` or ``"not tested at this scale"``."""
+        return VERDICTS[self.holds]
+
+    @property
+    def measured(self):
+        """str: our value with its spread and number of runs, as the table shows it."""
+        text = "–" if self.value is None else format_number(self.value, self.spread)
+        return text if self.n is None else f"{text} (n = {self.n})"
+
+    @property
+    def published(self):
+        """str: the paper's value, as the table shows it."""
+        return format_number(self.paper)
+
+
+def _plain(claim, name):
+    value = getattr(claim, name)
+    if value is None and name != "paper":
+        return None
+    if isinstance(value, str):
+        if not value.strip():
+            raise ValueError(f"claim {claim.id!r}: {name} is an empty text")
+        return value
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"claim {claim.id!r}: {name} must be a number or a short text; got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"claim {claim.id!r}: {name} is {value}; a claim shows finite numbers only")
+    return float(value)
+
+
+def format_number(value, spread=None):
+    """Write a number with three significant digits, and its spread with one.
+
+    Parameters
+    ----------
+    value : str or int or float
+        Text is returned as it is; an ``int`` is written in full.
+    spread : float, optional
+        Standard deviation, in the unit of ``value``.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> format_number(22.9671), format_number(0.176, 0.0041), format_number(1620000), format_number(3.2e-15)
+    ('23.0', '0.176 ± 0.004', '1,620,000', '3.20 × 10⁻¹⁵')
+    """
+    if isinstance(value, str):
+        return value
+    text = f"{value:,}" if isinstance(value, int) else _significant(value, 3)
+    return text if spread is None else f"{text} ± {_significant(spread, 1)}"
+
+
+def _significant(value, digits):
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    exponent = int(exponent)
+    if not -4 <= exponent < 5:
+        return f"{mantissa} × 10{str(exponent).translate(_SUPERSCRIPT)}"
+    rounded = float(f"{mantissa}e{exponent}")
+    return f"{rounded:,.{max(digits - 1 - exponent, 0)}f}"
+
+
+class Report:
+    """What `report` returns: shown by a notebook as a table, read by the scorecard as data.
+
+    Attributes
+    ----------
+    chapter : str
+        Name of the chapter's notebook without its ending.
+    claims : tuple of Claim
+        The claims in the order in which they are shown.
+    profile : str
+        ``"quick"`` or ``"paper"``.
+    """
+
+    def __init__(self, chapter, claims, profile="quick"):
+        if not isinstance(chapter, str) or not re.fullmatch(r"\d\d_[a-z0-9_]+", chapter):
+            raise ValueError(
+                f"chapter {chapter!r}: expected the notebook's name without .ipynb, like '01_long_tail'"
+            )
+        if profile not in ("quick", "paper"):
+            raise ValueError(f"profile must be 'quick' or 'paper'; got {profile!r}")
+        self.chapter, self.claims, self.profile = chapter, tuple(claims), profile
+        if not self.claims:
+            raise ValueError(f"chapter {chapter!r} reports no claim; every chapter ends with at least one")
+        for claim in self.claims:
+            if not isinstance(claim, Claim):
+                raise TypeError(f"chapter {chapter!r}: expected Claim objects; got {claim!r}")
+        ids = [claim.id for claim in self.claims]
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        if twice:
+            raise ValueError(f"chapter {chapter!r}: claim ids must be unique; twice: {', '.join(twice)}")
+
+    def as_data(self):
+        """Return the claims as a list of dicts, ready for JSON, numbers rounded as they are shown.
+
+        Returns
+        -------
+        list of dict
+            The fields of each `Claim`, plus ``chapter``, ``profile``, ``verdict``, ``measured`` and
+            ``published`` (the last three as shown).
+        """
+        return [
+            {
+                "chapter": self.chapter,
+                "profile": self.profile,
+                **{k: _rounded(v) for k, v in asdict(claim).items()},
+                "verdict": claim.verdict,
+                "measured": claim.measured,
+                "published": claim.published,
+            }
+            for claim in self.claims
+        ]
+
+    def __repr__(self):
+        lines = [f"Claims of chapter {self.chapter} ({self.profile} profile)"]
+        for claim in self.claims:
+            lines += [
+                "",
+                f"[{claim.verdict}] {claim.id} ({claim.source})",
+                *textwrap.wrap(claim.statement, 100, initial_indent="  ", subsequent_indent="  "),
+                f"  paper: {claim.published}   ours: {claim.measured}",
+            ]
+        return "\n".join(lines)
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        data = {"text/plain": repr(self), "text/html": _html_table(self)}
+        return data, {"memcomp_claims": self.as_data()}
+
+
+def _rounded(value):
+    return float(f"{value:.2e}") if isinstance(value, float) else value
+
+
+def _typeset(text):
+    """Escape a text for HTML; what stands between dollar signs becomes maths that MathJax finds."""
+    parts = html.escape(text).split("$")
+    return "".join(
+        f'<span class="math">\\({part}\\)</span>' if i % 2 else part for i, part in enumerate(parts)
+    )
+
+
+def _html_table(report):
+    rows = []
+    for claim in report.claims:
+        mark = _CSS_CLASS[claim.holds]
+        rows.append(
+            f'<tr id="claim-{report.chapter}-{claim.id}" class="{mark}">'
+            f'<th scope="row"><span class="statement">{_typeset(claim.statement)}</span> '
+            f'<span class="source">{_typeset(claim.source)}</span></th>'
+            f'<td data-label="Paper">{_typeset(claim.published)}</td>'
+            f'<td data-label="Ours">{_typeset(claim.measured)}</td>'
+            f'<td data-label="Verdict"><span class="verdict {mark}">{claim.verdict}</span></td></tr>'
+        )
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Paper", "Ours", "Verdict"))
+    return (
+        f'<table class="memcomp-claims"><caption>Claims of this chapter, {report.profile} profile. '
+        f"± is one standard deviation over n runs.</caption>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
+    )
+
+
+def report(chapter, claims, profile="quick"):
+    """Show the claims of a chapter, each with its verdict.
+
+    With profile ``"paper"`` the claims are also stored, in ``results/paper/claims/CHAPTER.json``, where the
+    scorecard finds them; a quick run leaves nothing behind but its notebook.
+
+    Parameters
+    ----------
+    chapter : str
+        Name of the notebook without its ending, for example ``"01_long_tail"``.
+    claims : iterable of Claim
+        At least one; ids unique.
+    profile : {"quick", "paper"}
+        The notebook's profile.
+
+    Returns
+    -------
+    Report
+        Displayed as a table, with the metadata ``{"memcomp_claims": [...]}``.
+
+    Raises
+    ------
+    ValueError
+        For a malformed chapter name or profile, no claim, or an id used twice.
+    TypeError
+        If an element is not a `Claim`.
+    """
+    result = Report(chapter, claims, profile)
+    if profile == "paper":
+        folder = records.results_root() / "paper" / "claims"
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"chapter": chapter, "profile": profile, "claims": result.as_data()}
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        records.write_atomically(os.fspath(folder / f"{chapter}.json"), text)
+    return result

@@ -1,0 +1,917 @@
+"""One small JSON file per computed point, and `collect`, which computes only what is missing.
+
+An experiment is a plain function from a config to a dict of metrics, named by the decorator `experiment`.
+`collect` runs it over a grid of configs and keeps each result as a *record* in
+``results/PROFILE/EXPERIMENT/KEY.json``. Resuming, spreading over machines and rendering a page from stored
+results are therefore the same call.
+
+What holds whatever happens to the processes:
+
+- The process that computed a point writes its record, under a temporary name, flushed to disk, then renamed.
+  A record is there whole or not at all, and nobody has to survive for a finished one to be kept.
+- While a point is computed, a lock file keeps every other process from computing it too. The operating
+  system drops the lock when its holder dies. Where a file system has no locks the price is a point computed
+  twice, never a damaged record.
+- A record names its own key and checksum. One that was cut, edited or renamed is refused by name.
+
+Examples
+--------
+>>> import tempfile
+>>> from memcomp import records
+>>> @records.experiment("squares", version=1)
+... def run(config):
+...     return {"square": config["x"] ** 2}
+>>> folder = tempfile.TemporaryDirectory()
+>>> found = records.collect(run, [{"x": 2}, {"x": 3}], root=folder.name, workers=0, progress=False)
+>>> [record["metrics"]["square"] for record in found]
+[4, 9]
+>>> folder.cleanup()
+"""
+
+import collections.abc
+import contextlib
+import copy
+import dataclasses
+import datetime
+import errno
+import fcntl
+import functools
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import uuid
+import warnings
+
+import numpy as np
+from tqdm import tqdm
+
+FIELDS = ("key", "experiment", "profile", "version", "config", "metrics", "data", "provenance", "checksum")
+"""Fields of a record, in the order in which they are written."""
+
+_NAME = r"[a-z][a-z0-9_]*"
+
+
+class RecordError(Exception):
+    """A stored record cannot be trusted: damaged, renamed, or of several versions at once."""
+
+
+class PointsFailed(Exception):
+    """Some points could not be computed; all others are stored.
+
+    Attributes
+    ----------
+    failures : list of (dict, str, str)
+        For each failed point its config, the error in one line, and the traceback ("" if its process died).
+    records : list of dict
+        The records of the points that are there.
+    """
+
+    def __init__(self, experiment, failures, found):
+        self.failures, self.records = failures, found
+        total = len(failures) + len(found)
+        lines = [f"{len(failures)} of {total} points of {experiment!r} failed; the others are stored:"]
+        lines += [f"  {_canonical_json(config)}: {error}" for config, error, _ in failures]
+        super().__init__("\n".join(lines))
+
+
+# ----------------------------------------------------------------------------------------------------
+# Experiments, configs and keys
+
+
+def experiment(name, version):
+    """Make a function from config to metrics an experiment that `collect` can run.
+
+    Parameters
+    ----------
+    name : str
+        Folder of its records: lower case, digits, underscores.
+    version : int
+        Part of every key. Raise it when the meaning of a config or a metric changes: records of another
+        version are then never taken for results of this one.
+
+    Returns
+    -------
+    callable
+        A decorator that returns the function itself with the attributes ``experiment`` and ``version``.
+
+    Notes
+    -----
+    The function takes one config and returns a dict of metrics: finite numbers, texts, booleans, None, and
+    lists and dicts of them. An entry ``"data"``, ``{"source": …, "sha256": …}``, says what data the point
+    was computed from, and goes to the record's field of that name.
+    """
+    if not isinstance(name, str) or not re.fullmatch(_NAME, name) or name == "claims":
+        raise ValueError(
+            f"experiment name {name!r}: expected lower case, digits and underscores, and not 'claims'"
+        )
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"version of experiment {name!r} must be a positive integer; got {version!r}")
+
+    def decorate(function):
+        function.experiment, function.version = name, version
+        return function
+
+    return decorate
+
+
+def plain_config(config):
+    """Turn a config into the plain dict that is stored and hashed.
+
+    Parameters
+    ----------
+    config : dict or dataclass instance
+        Keys are texts; values are numbers, texts, booleans, None, and lists, tuples and dicts of them.
+        Tuples become lists; NumPy scalars become Python's.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    TypeError
+        If the config or a value in it has another type; the message names the entry.
+    ValueError
+        If a number is not finite, or a text is an absolute path, which would tie the record to one machine.
+    """
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        config = dataclasses.asdict(config)
+    if not isinstance(config, dict):
+        raise TypeError(
+            f"a config must be a dict or a dataclass instance; got {type(config).__name__}: {config!r}"
+        )
+    return _plain(config, "config", arrays=False)
+
+
+def _plain(value, where, arrays=True):
+    """Copy ``value`` as JSON-able Python objects; ``where`` names the entry in error messages."""
+    if value is None or isinstance(value, bool | np.bool_):
+        return None if value is None else bool(value)
+    if isinstance(value, str):
+        if os.path.isabs(value):
+            raise ValueError(
+                f"{where} is an absolute path, {value!r}: it would tie the record to one machine. Give paths "
+                "to the run function with functools.partial or an environment variable"
+            )
+        return str(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {float(value)}; only finite numbers are stored")
+        return float(value)
+    if isinstance(value, dict):
+        wrong = [key for key in value if not isinstance(key, str)]
+        if wrong:
+            raise TypeError(f"{where} has the key {wrong[0]!r}; keys must be texts")
+        return {str(key): _plain(item, f"{where}.{key}", arrays) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{i}]", arrays) for i, item in enumerate(value)]
+    if arrays and hasattr(value, "tolist"):  # NumPy's arrays, torch's tensors
+        return _plain(value.tolist(), where)
+    expected = "a number, text, bool, None, list or dict" + (" or an array" if arrays else "")
+    raise TypeError(f"{where} is of type {type(value).__name__}; expected {expected}")
+
+
+def _canonical_json(value):
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _integral(value):
+    """Write 1.0 as 1: configs that are equal in Python are the same point."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _integral(item) for key, item in value.items()}
+    return [_integral(item) for item in value] if isinstance(value, list) else value
+
+
+def key_of(experiment, version, config):
+    """Return the key of a point: a short hash of the experiment, its version and the config.
+
+    Parameters
+    ----------
+    experiment : str
+    version : int
+    config : dict or dataclass instance
+        The order of its entries does not matter; 1 and 1.0 are the same.
+
+    Returns
+    -------
+    str
+        The first 16 hexadecimal digits of a SHA-256.
+
+    Examples
+    --------
+    >>> key_of("toy", 1, {"a": 1, "b": (2, 3)}) == key_of("toy", 1, {"b": [2, 3], "a": 1.0})
+    True
+    >>> key_of("toy", 1, {"a": 1}) == key_of("toy", 2, {"a": 1})
+    False
+    """
+    content = {"experiment": experiment, "version": version, "config": _integral(plain_config(config))}
+    return hashlib.sha256(_canonical_json(content).encode()).hexdigest()[:16]
+
+
+# ----------------------------------------------------------------------------------------------------
+# Files
+
+
+def results_root():
+    """Return the folder of all records.
+
+    Returns
+    -------
+    pathlib.Path
+        ``$MEMCOMP_RESULTS`` if it is set; else ``results`` in the repository that holds this package; else,
+        for a package installed elsewhere, ``results`` in the working directory.
+    """
+    if os.environ.get("MEMCOMP_RESULTS"):
+        return pathlib.Path(os.environ["MEMCOMP_RESULTS"]).absolute()
+    repository = _repository()
+    return (repository or pathlib.Path.cwd()) / "results"
+
+
+def _repository():
+    folder = pathlib.Path(__file__).resolve().parents[1]
+    return folder if (folder / "pyproject.toml").is_file() else None
+
+
+def write_atomically(path, text):
+    """Write a text file so that a reader sees it whole or not at all, even after a crash or a power cut.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        Replaced if it exists. Its folder must exist.
+    text : str
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
+    try:
+        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)  # mkstemp's files are private; records are for everybody
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # makes the new name last, not only the content
+    finally:
+        os.close(directory)
+
+
+def _checksum(record):
+    content = {name: record[name] for name in FIELDS if name != "checksum"}
+    return hashlib.sha256(_canonical_json(content).encode()).hexdigest()
+
+
+def _write_record(path, record):
+    lines = (
+        f" {json.dumps(name)}: {json.dumps(record[name], ensure_ascii=False, allow_nan=False)}"
+        for name in FIELDS
+    )
+    write_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read(path):
+    """Read one record and check that it is whole and stands under its own name.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+
+    Returns
+    -------
+    dict
+        With the fields `FIELDS`.
+
+    Raises
+    ------
+    RecordError
+        If the file is no record, was changed after it was written, or has another point's name. The message
+        names the file, what is wrong with it and how to mend it.
+    FileNotFoundError
+        If there is no such file.
+    """
+    path = pathlib.Path(path)
+    content = path.read_bytes()
+    try:
+        record = json.loads(content)
+        problem = _problem(record, path)
+    except ValueError as error:  # no UTF-8, no JSON
+        problem = f"it is not readable as JSON ({error})"
+    if problem:
+        shown = _shown(path)
+        raise RecordError(
+            f"damaged record {shown}: {problem}. Delete the file to have the point computed again, or "
+            f"restore it with: git checkout -- {shown}"
+        )
+    return record
+
+
+def _problem(record, path):
+    if not isinstance(record, dict):
+        return "it is not a JSON object"
+    missing, unknown = [f for f in FIELDS if f not in record], [f for f in record if f not in FIELDS]
+    if missing or unknown:
+        return " and ".join(
+            f"{what} {', '.join(map(repr, fields))}"
+            for what, fields in (("it lacks the field", missing), ("it has the unknown field", unknown))
+            if fields
+        )
+    try:
+        if record["checksum"] != _checksum(record):
+            return "its checksum does not match its content"
+        key = key_of(record["experiment"], record["version"], record["config"])
+    except (TypeError, ValueError) as error:
+        return f"its content is not that of a record ({error})"
+    if record["key"] != key or path.stem != key:
+        return f"its content belongs to the key {key}, not to this file name"
+    if path.parent.name != record["experiment"] or path.parent.parent.name != record["profile"]:
+        return f"it belongs to {record['profile']}/{record['experiment']}, not to this folder"
+    return None
+
+
+def _shown(path):
+    """Path as a person would type it from the working directory, where that is possible."""
+    try:
+        return path.absolute().relative_to(pathlib.Path.cwd()).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def load(experiment, profile="quick", root=None, version=None):
+    """Read all stored records of an experiment.
+
+    Parameters
+    ----------
+    experiment : str
+        Name of the experiment.
+    profile : str
+        Name of the profile.
+    root : str or pathlib.Path, optional
+        Folder of all records; `results_root` by default.
+    version : int, optional
+        Take the records of this version only.
+
+    Returns
+    -------
+    list of dict
+        Ordered by key; empty if nothing is stored.
+
+    Raises
+    ------
+    RecordError
+        If a record is damaged, or if records of several versions lie side by side and none was asked for.
+    """
+    folder = _folder(root, profile, experiment)
+    found = _read_all(sorted(folder.glob("[!.]*.json")))
+    versions = sorted({record["version"] for record in found})
+    if version is None and len(versions) > 1:
+        raise RecordError(
+            f"{_shown(folder)} holds records of versions {', '.join(map(str, versions))}; they must not be "
+            "mixed: pass version=…, or delete the outdated ones"
+        )
+    return [record for record in found if version is None or record["version"] == version]
+
+
+def _read_all(paths):
+    """Read records, and report all damaged ones at once."""
+    found, problems = [], []
+    for path in paths:
+        try:
+            found.append(read(path))
+        except RecordError as error:
+            problems.append(str(error))
+    if problems:
+        raise RecordError("\n".join(problems))
+    return found
+
+
+def _folder(root, profile, name):
+    for what, text in (("profile", profile), ("experiment", name)):
+        if not isinstance(text, str) or not re.fullmatch(_NAME, text):
+            raise ValueError(f"{what} {text!r}: expected lower case, digits and underscores")
+    return pathlib.Path(root or results_root()).absolute() / profile / name
+
+
+@contextlib.contextmanager
+def _lock(path):
+    """Yield True while this process alone holds the lock ``path``; yield False if another one has it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                os.close(handle)
+                yield False
+                return
+            # No locks on this file system: a point may be computed twice, and nothing worse.
+            warnings.warn(f"cannot lock in {os.path.dirname(path)}: {error.strerror}", stacklevel=2)
+        if os.fstat(handle).st_nlink:
+            break
+        os.close(handle)  # the holder before us removed the file between our opening and locking it
+    try:
+        yield True
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        os.close(handle)
+
+
+# ----------------------------------------------------------------------------------------------------
+# One point
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What is the same for all points of one `collect`."""
+
+    experiment: str
+    version: int
+    profile: str
+    folder: str
+    recompute: bool
+    code: dict
+    threads: int | None
+
+
+def _compute(run, config, key, job):
+    """Compute one point and store it, in whatever process this is called.
+
+    Returns
+    -------
+    tuple of str, object
+        ``("done", record)``, ``("busy", None)`` if another process is computing the point, or
+        ``("failed", (error, traceback))``. Errors travel as text: an exception may be of a class that the
+        client cannot load.
+    """
+    path = os.path.join(job.folder, f"{key}.json")
+    shared = os.path.isdir(job.folder)  # a worker on another machine may not see the client's folder
+    try:
+        with (
+            _lock(os.path.join(job.folder, f".{key}.lock"))
+            if shared
+            else contextlib.nullcontext(True) as mine
+        ):
+            if not mine:
+                return "busy", None
+            if shared and not job.recompute and os.path.exists(path):
+                return "done", read(path)  # finished by another process since the client looked
+            record = _run_point(run, config, key, job)
+            if shared:
+                _remove_leftovers(job.folder, key)
+                _write_record(path, record)
+            return "done", record
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return "failed", (reason, traceback.format_exc())
+
+
+def _remove_leftovers(folder, key):
+    """Delete what a process left that was killed between writing this point's file and renaming it."""
+    for path in pathlib.Path(folder).glob(f".{key}.json.*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _run_point(run, config, key, job):
+    with _arithmetic(job.threads):
+        start = time.perf_counter()
+        result = run(copy.deepcopy(config))
+        seconds = time.perf_counter() - start
+        threads = _torch().get_num_threads()
+    if not isinstance(result, dict):
+        raise TypeError(f"{job.experiment} returned {type(result).__name__}; expected a dict of metrics")
+    data = result.get("data")
+    if data is not None and not (isinstance(data, dict) and isinstance(data.get("source"), str)):
+        raise TypeError(f"{job.experiment} returned data={data!r}; expected {{'source': …, 'sha256': …}}")
+    metrics = {name: value for name, value in result.items() if name != "data"}
+    if not metrics:
+        raise ValueError(f"{job.experiment} returned no metrics")
+    record = {
+        "key": key,
+        "experiment": job.experiment,
+        "profile": job.profile,
+        "version": job.version,
+        "config": plain_config(config),
+        "metrics": _plain(metrics, "metrics"),
+        "data": _plain(data, "data"),
+        "provenance": {
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **job.code,
+            "python": platform.python_version(),
+            "versions": {
+                name: _version(name) for name in ("memcomp", "numpy", "scipy", "torch", "torchvision")
+            },
+            "device": _device(config),
+            "threads": threads,
+            "seconds": round(seconds, 3),
+        },
+    }
+    return {**record, "checksum": _checksum(record)}
+
+
+@contextlib.contextmanager
+def _arithmetic(threads):
+    """Fix what changes the bits or the speed of a point: number of threads, subnormal numbers."""
+    torch = _torch()
+    before = torch.get_num_threads()
+    # Under weight decay, weights shrink into the subnormal range, where a CPU is ten times slower.
+    torch.set_flush_denormal(True)
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
+
+
+def _torch():
+    import torch  # takes seconds, and a page that only loads records does without
+
+    return torch
+
+
+@functools.cache
+def _version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _device(config):
+    """Name of the processor that did the work: the GPU if one was used, else the CPU's model."""
+    asked = config.get("device") if isinstance(config, dict) else getattr(config, "device", None)
+    if _torch().cuda.is_initialized() and asked != "cpu":
+        return _torch().cuda.get_device_name()
+    return _cpu_model()
+
+
+@functools.cache
+def _cpu_model():
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        name = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+        if name:
+            return name
+    return platform.machine()
+
+
+def _code_state():
+    """Commit of the repository that holds the package, and whether the package differs from it."""
+    repository = _repository()
+    if repository is not None and (repository / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            git = functools.partial(
+                subprocess.run, cwd=repository, capture_output=True, text=True, check=True, timeout=60
+            )
+            commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
+            changed = git(
+                ["git", "--no-optional-locks", "status", "--porcelain", "--", "memcomp"]
+            ).stdout.strip()
+            return {"commit": commit, "dirty": bool(changed)}
+    return {"commit": None, "dirty": None}
+
+
+# ----------------------------------------------------------------------------------------------------
+# A grid of points
+
+
+def collect(
+    run, grid, client=None, *, profile="quick", root=None, workers=None, recompute=False, progress=True
+):
+    """Return one record for each config of a grid, computing those that are not stored yet.
+
+    Parameters
+    ----------
+    run : callable
+        An experiment (see `experiment`), or a ``functools.partial`` of one whose further arguments do not
+        belong to the point, such as the device or the folder of the data.
+    grid : iterable of dict or dataclass instance
+        The configs. One that occurs twice is computed once.
+    client : dask.distributed.Client, optional
+        Cluster that computes the missing points. By default they are computed on this machine.
+    profile : str
+        Folder under ``root``: ``"quick"``, ``"paper"``, or a name of your own.
+    root : str or pathlib.Path, optional
+        Folder of all records; `results_root` by default.
+    workers : int, optional
+        How many one-thread worker processes to use on this machine; by default one per available core.
+        With 0 the points are computed one after another in this process, which suits a debugger. Not with
+        ``client``.
+    recompute : bool
+        Compute every point again and replace what is stored.
+    progress : bool
+        Show a progress bar on standard error when there is something to compute.
+
+    Returns
+    -------
+    list of dict
+        The records, in the order of the grid.
+
+    Raises
+    ------
+    RecordError
+        If a stored record of this grid is damaged (unless ``recompute``). Nothing is computed then.
+    PointsFailed
+        After all other points are stored, if some failed: by an error, a metric that is not finite, or a
+        process that died again and again.
+    TypeError, ValueError
+        If ``run`` is no experiment, or a config cannot be stored.
+
+    Notes
+    -----
+    A worker process that dies is replaced, and its point tried again, three times in all.
+    """
+    name, version = _identify(run)
+    if client is not None and workers is not None:
+        raise ValueError("give workers or client, not both: a client's cluster has its own workers")
+    if workers is not None and (not isinstance(workers, int) or workers < 0):
+        raise ValueError(f"workers must be an integer ≥ 0; got {workers!r}")
+    configs = (
+        list(grid) if isinstance(grid, collections.abc.Iterable) and not isinstance(grid, dict) else None
+    )
+    if configs is None:
+        raise TypeError(
+            f"grid must be a list of configs; got {type(grid).__name__}. For one point pass [config]"
+        )
+    folder = _folder(root, profile, name)
+    keys = [key_of(name, version, config) for config in configs]
+    points = dict(zip(reversed(keys), reversed(configs)))  # the first of equal configs is the one that runs
+    points = {key: points[key] for key in dict.fromkeys(keys)}
+
+    found = {}
+    if not recompute:
+        stored = [path for key in points if (path := folder / f"{key}.json").exists()]
+        found = {record["key"]: record for record in _read_all(stored)}
+    missing = {key: config for key, config in points.items() if key not in found}
+    failures = []
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        threads = 1 if client is None else None
+        job = _Job(name, version, profile, str(folder), recompute, _code_state(), threads)
+        bar = tqdm(
+            total=len(points),
+            initial=len(found),
+            desc=name,
+            unit="point",
+            disable=not progress,
+            file=sys.stderr,
+        )
+        with bar, contextlib.closing(_outcomes(run, missing, job, client, workers)) as outcomes:
+            for key, status, content in outcomes:
+                if status == "done":
+                    found[key] = content
+                    if not (folder / f"{key}.json").exists():  # the worker had no access to our folder
+                        _write_record(folder / f"{key}.json", content)
+                else:
+                    failures.append((plain_config(points[key]), *content))
+                    bar.set_postfix_str(f"{len(failures)} failed")
+                bar.update()
+    if failures:
+        raise PointsFailed(name, failures, [found[key] for key in points if key in found])
+    return [found[key] for key in keys]
+
+
+def _identify(run):
+    function = run
+    while isinstance(function, functools.partial):
+        function = function.func
+    name, version = getattr(function, "experiment", None), getattr(function, "version", None)
+    if not callable(run) or name is None or version is None:
+        raise TypeError(
+            f'{run!r} is not an experiment: put @records.experiment("name", version=1) above the function'
+        )
+    return name, version
+
+
+def _outcomes(run, missing, job, client, workers):
+    """Compute the missing points; yield key, status and content of each as it ends."""
+    if client is not None:
+        yield from _on_cluster(run, missing, job, client)
+    elif workers == 0:
+        yield from _in_rounds(missing, lambda todo: ((k, *_compute(run, c, k, job)) for k, c in todo.items()))
+    else:
+        import dask
+        from dask.distributed import Client, LocalCluster
+        from dask.system import CPU_COUNT
+
+        settings = {"n_workers": min(workers or CPU_COUNT, len(missing)), "threads_per_worker": 1}
+        # No memory limit: Dask would kill a worker by an estimate. No dashboard: it would open a port.
+        settings |= {"memory_limit": 0, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+        with (
+            dask.config.set({"distributed.scheduler.allowed-failures": 2}),
+            LocalCluster(**settings) as cluster,
+            Client(cluster) as local,
+        ):
+            yield from _on_cluster(run, missing, job, local)
+
+
+def _on_cluster(run, missing, job, client):
+    from dask.distributed import as_completed
+
+    run_id = uuid.uuid4().hex[:8]  # so that no scheduler takes this point for one that it has seen before
+
+    def compute(todo):
+        futures = {
+            client.submit(
+                _compute, run, config, key, job, key=f"{job.experiment}-{key}-{run_id}", pure=False
+            ): key
+            for key, config in todo.items()
+        }
+        try:
+            for future in as_completed(futures):
+                key = futures[future]
+                if future.status == "finished":
+                    status, content = future.result()
+                else:
+                    status, content = "failed", (_death_notice(future), "")
+                future.release()
+                yield key, status, content
+        finally:
+            client.cancel([future for future in futures if not future.done()])
+
+    yield from _in_rounds(missing, compute)
+
+
+def _death_notice(future):
+    error = future.exception()
+    if type(error).__name__ == "KilledWorker":
+        return "its worker process died at every attempt: killed, or out of memory"
+    return f"{type(error).__name__}: {error}"
+
+
+def _in_rounds(missing, compute):
+    """Come back to the points that another process is computing until each is stored, or free again."""
+    todo = missing
+    while todo:
+        busy = {}
+        for key, status, content in compute(todo):
+            if status == "busy":
+                busy[key] = missing[key]
+            else:
+                yield key, status, content
+        todo = busy
+        if todo:
+            time.sleep(0.5)
+
+
+# ----------------------------------------------------------------------------------------------------
+# Reading records
+
+
+def describe(records):
+    """Say in one sentence where records come from, for display on a page that uses them.
+
+    Parameters
+    ----------
+    records : list of dict
+        At least one.
+
+    Returns
+    -------
+    str
+        Number, dates, devices and commits.
+    """
+    if not records:
+        raise ValueError("no records to describe")
+    origins = [record["provenance"] for record in records]
+    days = sorted({origin["created"][:10] for origin in origins})
+    devices = sorted({f"{o['device']} ({o['threads']} thread{'s' * (o['threads'] != 1)})" for o in origins})
+    commits = sorted({_commit_text(origin) for origin in origins})
+    noun = "record" if len(records) == 1 else "records"
+    when = f"on {days[0]}" if len(days) == 1 else f"from {days[0]} to {days[-1]}"
+    return (
+        f"{len(records)} stored {noun}, computed {when} on {' and '.join(devices)}, "
+        f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}."
+    )
+
+
+def _commit_text(origin):
+    if origin["commit"] is None:
+        return "unknown"
+    return origin["commit"][:10] + (" with uncommitted changes" if origin["dirty"] else "")
+
+
+def drift(fresh, stored, *, by="seed", factor=5.0, floor=1e-9):
+    """List the metrics of recomputed records that left the seed-to-seed spread of the stored ones.
+
+    Parameters
+    ----------
+    fresh : list of dict
+        Records just recomputed.
+    stored : list of dict
+        The stored records of the experiment: those recomputed, and the same points with other seeds.
+    by : str
+        Entry of the config that numbers the repetitions.
+    factor : float
+        A metric has drifted when it differs from its stored value by more than ``factor`` times the
+        seed-to-seed standard deviation.
+    floor : float
+        Relative difference that is always allowed; for metrics that do not depend on the seed.
+
+    Returns
+    -------
+    list of dict
+        One entry per drifted metric with ``config``, ``metric``, ``stored``, ``fresh`` and ``allowed``.
+        Empty when everything reproduces.
+
+    Raises
+    ------
+    ValueError
+        If a fresh record has no stored counterpart, or its point has no second seed to take a spread from,
+        or the two records have different metrics.
+
+    Notes
+    -----
+    On the machine that computed the records the difference is zero. On another one, training may amplify
+    differences of the last bit until the model is that of a new seed; the criterion must survive that, and
+    catch a change of the code. Two seeds differ by more than five standard deviations about once in 2000
+    draws. The standard deviation of few seeds is itself uncertain, and is taken to be at least the median
+    relative spread of the metric over all stored points.
+    """
+    points = {record["key"]: record for record in stored}
+    groups = collections.defaultdict(list)
+    for record in points.values():
+        groups[_without(record["config"], by)].append(dict(_leaves(record["metrics"])))
+    relative = collections.defaultdict(list)
+    for group in groups.values():
+        for metric in group[0] if len(group) > 1 else ():
+            values = np.array([member[metric] for member in group if metric in member], dtype=float)
+            if values.any():
+                relative[metric].append(
+                    values.std(ddof=1) / np.abs(values).mean() if len(values) > 1 else 0.0
+                )
+
+    drifted = []
+    for record in fresh:
+        if record["key"] not in points:
+            raise ValueError(
+                f"no stored record has the key {record['key']} of {_canonical_json(record['config'])}"
+            )
+        group = groups[_without(record["config"], by)]
+        if len(group) < 2:
+            raise ValueError(
+                f"{_canonical_json(record['config'])} is stored with one {by} only: no spread to compare to"
+            )
+        old, new = dict(_leaves(points[record["key"]]["metrics"])), dict(_leaves(record["metrics"]))
+        if old.keys() != new.keys():
+            names = ", ".join(sorted(old.keys() ^ new.keys()))
+            raise ValueError(f"stored and fresh records differ in the metrics {names}; raise the version")
+        for metric, value in new.items():
+            values = np.array([member[metric] for member in group if metric in member], dtype=float)
+            scale = np.abs(values).mean()
+            spread = (
+                max(values.std(ddof=1), np.median(relative[metric] or [0.0]) * scale)
+                if len(values) > 1
+                else 0.0
+            )
+            allowed = max(factor * spread, floor * scale)
+            if not abs(value - old[metric]) <= allowed:
+                row = {"config": record["config"], "metric": metric, "stored": old[metric], "fresh": value}
+                drifted.append({**row, "allowed": float(allowed)})
+    return drifted
+
+
+def _without(config, entry):
+    return _canonical_json(_integral({key: value for key, value in config.items() if key != entry}))
+
+
+def _leaves(value, where=""):
+    """Yield name and value of every number in a nest of dicts and lists."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{where}.{key}" if where else key)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _leaves(item, f"{where}[{i}]")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield where, value
