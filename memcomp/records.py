@@ -720,19 +720,38 @@ def _outcomes(run, missing, job, client, workers):
     elif workers == 0:
         yield from _in_rounds(missing, lambda todo: ((k, *_compute(run, c, k, job)) for k, c in todo.items()))
     else:
-        import dask
-        from dask.distributed import Client, LocalCluster
-        from dask.system import CPU_COUNT
-
-        settings = {"n_workers": min(workers or CPU_COUNT, len(missing)), "threads_per_worker": 1}
-        # No memory limit: Dask would kill a worker by an estimate. No dashboard: it would open a port.
-        settings |= {"memory_limit": 0, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-        with (
-            dask.config.set({"distributed.scheduler.allowed-failures": 2}),
-            LocalCluster(**settings) as cluster,
-            Client(cluster) as local,
-        ):
+        with _local_cluster(min(workers or _cores(), len(missing))) as local:
             yield from _on_cluster(run, missing, job, local)
+
+
+def _cores():
+    from dask.system import CPU_COUNT  # knows about affinity and containers, which os.cpu_count does not
+
+    return CPU_COUNT
+
+
+@contextlib.contextmanager
+def _local_cluster(n_workers):
+    """Yield a client of one-thread worker processes on this machine; they end with it or with us."""
+    import dask
+    from dask.distributed import Client, LocalCluster
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 2}))
+        try:
+            cluster = LocalCluster(
+                n_workers=n_workers,
+                threads_per_worker=1,
+                memory_limit=0,  # else Dask kills a worker by an estimate of its memory
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as error:
+            raise RuntimeError(
+                "the worker processes did not start. A script that calls collect must do so under "
+                '`if __name__ == "__main__":`, because each worker imports the script'
+            ) from error
+        yield stack.enter_context(Client(stack.enter_context(cluster)))
 
 
 def _on_cluster(run, missing, job, client):

@@ -1,0 +1,541 @@
+"""What a record says, when it is refused, and what `collect` computes; killed processes are next door."""
+
+import dataclasses
+import functools
+import getpass
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from memcomp import records
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    x: float
+    seed: int = 0
+    betas: tuple = (0.9, 0.999)
+
+
+@records.experiment("toy", version=3)
+def toy(config):
+    rng = np.random.default_rng([config.seed, int(config.x)])
+    return {
+        "loss": np.float32(config.x**2),
+        "curve": rng.normal(size=3),
+        "weights": torch.zeros(2),
+        "name": "toy",
+        "data": {"source": "embedded", "sha256": "0" * 64},
+    }
+
+
+@records.experiment("picky", version=1)
+def picky(config):
+    x = config["x"]
+    if x == 1:
+        raise KeyError("a missing image")
+    return {"loss": {2: float("nan"), 3: float("inf")}.get(x, float(x)), "curve": [1.0, 2.0]}
+
+
+collect = functools.partial(records.collect, workers=0, progress=False)
+GRID = [Config(x=1), Config(x=2), Config(x=2, seed=1)]
+
+
+@pytest.fixture
+def stored(tmp_path):
+    return collect(toy, GRID, root=tmp_path)
+
+
+# What is stored
+
+
+def test_a_record_says_what_it_is_and_where_it_comes_from(stored, tmp_path):
+    first = stored[0]
+    assert tuple(first) == records.FIELDS
+    assert (first["experiment"], first["profile"], first["version"]) == ("toy", "quick", 3)
+    assert first["config"] == {"x": 1, "seed": 0, "betas": [0.9, 0.999]}
+    assert first["metrics"].keys() == {"loss", "curve", "weights", "name"}
+    assert first["data"] == {"source": "embedded", "sha256": "0" * 64}
+    origin = first["provenance"]
+    assert origin.keys() == {
+        "created",
+        "commit",
+        "dirty",
+        "python",
+        "versions",
+        "device",
+        "threads",
+        "seconds",
+    }
+    assert origin["threads"] == 1
+    assert origin["seconds"] >= 0
+    assert origin["versions"]["numpy"] == np.__version__
+    assert origin["device"]
+    repository = pathlib.Path(records.__file__).parents[1]
+    if (repository / ".git").exists():
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, capture_output=True, text=True)
+        assert origin["commit"] == head.stdout.strip()
+        assert isinstance(origin["dirty"], bool)
+    assert (tmp_path / "quick" / "toy" / f"{first['key']}.json").is_file()
+
+
+def test_a_record_names_no_machine_no_user_and_no_path(stored, tmp_path):
+    text = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
+    assert str(tmp_path) not in text
+    assert str(pathlib.Path.cwd()) not in text
+    assert str(pathlib.Path.home()) not in text
+    assert f'"{getpass.getuser()}"' not in text
+    assert socket.gethostname() not in text
+
+
+@pytest.mark.parametrize("where", ["config", "metrics", "data"])
+def test_absolute_paths_are_refused_wherever_they_hide(where, tmp_path):
+    path = os.path.abspath("somewhere")
+
+    @records.experiment("pathy", version=1)
+    def run(config):
+        return {"loss": 1.0, **({"log": [path]} if where == "metrics" else {}), "data": {"source": source}}
+
+    source = path if where == "data" else "embedded"
+    config = {"root": path} if where == "config" else {"x": 1}
+    with pytest.raises((ValueError, records.PointsFailed), match="absolute path"):
+        collect(run, [config], root=tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_arguments_outside_the_config_travel_in_a_partial(tmp_path):
+    @records.experiment("partial", version=1)
+    def run(config, folder):
+        return {"ok": os.path.isdir(folder)}
+
+    (record,) = collect(functools.partial(run, folder=str(tmp_path)), [{"x": 1}], root=tmp_path)
+    assert record["metrics"] == {"ok": True}
+    assert record["config"] == {"x": 1}
+
+
+def test_what_was_stored_is_loaded_and_not_computed(stored, tmp_path):
+    computed = []
+
+    @records.experiment("toy", version=3)
+    def watched(config):
+        computed.append(config)
+        return toy(config)
+
+    assert collect(watched, GRID, root=tmp_path) == stored
+    assert computed == []
+    more = collect(watched, [Config(x=5), *GRID, Config(x=5)], root=tmp_path)
+    assert computed == [Config(x=5)]  # once, though it stands in the grid twice
+    assert more[1:4] == stored
+    assert more[0] == more[4]
+    again = collect(watched, GRID, root=tmp_path, recompute=True)
+    assert len(computed) == 4
+    assert [r["metrics"] for r in again] == [r["metrics"] for r in stored]
+
+
+def test_same_seed_same_bits(stored, tmp_path):
+    again = collect(toy, GRID, root=tmp_path / "elsewhere")
+    assert [r["metrics"] for r in again] == [r["metrics"] for r in stored]
+
+
+def test_run_cannot_change_the_config_that_is_stored(tmp_path):
+    @records.experiment("rude", version=1)
+    def run(config):
+        config["x"] = config.pop("x") + 1
+        return {"x": config["x"]}
+
+    (record,) = collect(run, [{"x": 1}], root=tmp_path)
+    assert (record["config"], record["metrics"]) == ({"x": 1}, {"x": 2})
+    assert collect(run, [{"x": 1}], root=tmp_path) == [record]
+
+
+def test_profiles_do_not_mix(stored, tmp_path):
+    assert records.load("toy", "paper", root=tmp_path) == []
+    collect(toy, GRID[:1], root=tmp_path, profile="paper")
+    assert len(records.load("toy", "paper", root=tmp_path)) == 1
+    assert len(records.load("toy", root=tmp_path)) == 3
+
+
+def test_default_root_is_the_variable_else_the_repository(monkeypatch, tmp_path):
+    monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path / "there"))
+    collect(toy, GRID[:1])
+    assert len(records.load("toy")) == 1
+    assert (tmp_path / "there" / "quick" / "toy").is_dir()
+    monkeypatch.delenv("MEMCOMP_RESULTS")
+    monkeypatch.chdir(tmp_path)
+    assert records.results_root() == pathlib.Path(records.__file__).parents[1] / "results"
+
+
+# Keys
+
+scalars = st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.text("abc", max_size=3)
+values = st.recursive(
+    scalars | st.floats(-1e6, 1e6),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("xyz", min_size=1), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def shuffled(value):
+    if isinstance(value, dict):
+        return {key: shuffled(value[key]) for key in reversed(list(value))}
+    return tuple(map(shuffled, value)) if isinstance(value, list) else value
+
+
+@given(st.dictionaries(st.text("pqr", min_size=1), values, max_size=4))
+def test_the_key_depends_on_content_not_on_its_spelling(config):
+    key = records.key_of("toy", 1, config)
+    assert key == records.key_of("toy", 1, shuffled(config))
+    assert key == records.key_of("toy", 1, json.loads(json.dumps(config)))
+    assert key != records.key_of("toy", 2, config)
+    assert key != records.key_of("yot", 1, config)
+    assert key != records.key_of("toy", 1, {**config, "new": 1})
+    assert len(key) == 16
+
+
+def test_numpy_scalars_and_integral_floats_are_the_same_point_but_booleans_are_not():
+    assert records.key_of("toy", 1, {"x": np.float64(1)}) == records.key_of("toy", 1, {"x": 1})
+    assert records.key_of("toy", 1, {"x": np.int32(1)}) == records.key_of("toy", 1, {"x": 1.0})
+    assert records.key_of("toy", 1, {"x": -0.0}) == records.key_of("toy", 1, {"x": 0})
+    assert records.key_of("toy", 1, {"x": True}) != records.key_of("toy", 1, {"x": 1})
+    assert records.key_of("toy", 1, {"x": 0.5}) != records.key_of("toy", 1, {"x": 0})
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ({"x": object()}, TypeError, r"config\.x is of type object"),
+        ({"x": {"y": [1, {2}]}}, TypeError, r"config\.x\.y\[1\] is of type set"),
+        ({"x": np.zeros(2)}, TypeError, r"config\.x is of type ndarray"),
+        ({1: 2}, TypeError, "keys must be texts"),
+        ({"x": float("nan")}, ValueError, r"config\.x is nan"),
+        (3, TypeError, "must be a dict or a dataclass instance; got int"),
+        (Config, TypeError, "must be a dict or a dataclass instance; got type"),
+    ],
+)
+def test_configs_that_cannot_be_stored_are_refused_by_entry(config, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        collect(toy, [config], root=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# Failures
+
+
+def test_a_failing_point_stops_no_other_and_is_named_by_its_config(tmp_path):
+    with pytest.raises(records.PointsFailed) as caught:
+        collect(picky, [{"x": x} for x in range(6)], root=tmp_path)
+    message = str(caught.value)
+    assert "3 of 6 points of 'picky' failed" in message
+    assert """{"x":1}: KeyError: 'a missing image'""" in message
+    assert '{"x":2}: ValueError: metrics.loss is nan' in message
+    assert '{"x":3}: ValueError: metrics.loss is inf' in message
+    assert [config for config, _, _ in caught.value.failures] == [{"x": 1}, {"x": 2}, {"x": 3}]
+    assert "in picky" in caught.value.failures[0][2]  # the traceback
+    assert [r["config"]["x"] for r in caught.value.records] == [0, 4, 5]
+    assert sorted(r["config"]["x"] for r in records.load("picky", root=tmp_path)) == [0, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (1.0, "expected a dict of metrics"),
+        ({}, "no metrics"),
+        ({"loss": object()}, r"metrics\.loss is of type object"),
+        ({"curve": np.array([1, np.nan])}, r"metrics\.curve\[1\] is nan"),
+        ({"loss": torch.tensor(float("inf"))}, r"metrics\.loss is inf"),
+        ({"loss": 1.0, "data": "mnist"}, "expected {'source'"),
+    ],
+)
+def test_results_that_cannot_be_stored_are_failures(result, message, tmp_path):
+    @records.experiment("odd", version=1)
+    def run(config):
+        return result
+
+    with pytest.raises(records.PointsFailed, match=message):
+        collect(run, [{"x": 1}], root=tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_only_experiments_are_run(tmp_path):
+    with pytest.raises(TypeError, match=r"not an experiment: put @records\.experiment"):
+        collect(lambda config: {}, [{"x": 1}], root=tmp_path)
+    with pytest.raises(TypeError, match=r"For one point pass \[config\]"):
+        collect(toy, Config(x=1), root=tmp_path)
+    with pytest.raises(ValueError, match="workers must be an integer"):
+        records.collect(toy, GRID, root=tmp_path, workers=-1)
+    with pytest.raises(ValueError, match=r"profile '\.\./x'"):
+        collect(toy, GRID, root=tmp_path, profile="../x")
+    for name, version in (("Toy", 1), ("claims", 1), ("a/b", 1), ("toy", 0), ("toy", True), ("toy", "1")):
+        with pytest.raises(ValueError, match="experiment"):
+            records.experiment(name, version=version)
+
+
+# Damage
+
+
+def test_a_record_cut_at_any_byte_is_refused_by_name(stored, tmp_path):
+    path = tmp_path / "quick" / "toy" / f"{stored[0]['key']}.json"
+    whole = path.read_bytes()
+    for length in range(len(whole.rstrip())):
+        path.write_bytes(whole[:length])
+        with pytest.raises(records.RecordError, match=f"damaged record .*{path.name}"):
+            records.read(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_record_with_one_byte_changed_is_refused_unless_it_says_the_same(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("records")
+    (record,) = collect(picky, [{"x": 7}], root=folder)
+    path = folder / "quick" / "picky" / f"{record['key']}.json"
+    whole = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(whole) - 1))
+    whole[at] = data.draw(st.integers(0, 255))
+    path.write_bytes(whole)
+    try:
+        found = records.read(path)
+    except records.RecordError as refusal:
+        found, message = None, str(refusal)
+    assert found == record if found else path.name in message
+
+
+def edited(record, path, **changes):
+    path.write_text(json.dumps({**record, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r, p: edited(r, p, metrics={"loss": 0.0}), "checksum does not match"),
+        (lambda r, p: edited(r, p, version=4), "checksum does not match"),
+        (
+            lambda r, p: p.write_text(p.read_text().replace("{\n", "<<<<<<< HEAD\n{\n", 1)),
+            "not readable as JSON",
+        ),
+        (lambda r, p: p.write_text("[]"), "not a JSON object"),
+        (lambda r, p: p.write_text("{}"), "lacks the field 'key'"),
+        (lambda r, p: edited(r, p, note="hello"), "unknown field 'note'"),
+        (lambda r, p: p.write_bytes(b"\xff\xfe"), "not readable as JSON"),
+        (lambda r, p: edited(r, p, config=None, checksum="0"), "checksum does not match"),
+    ],
+)
+def test_damage_is_told_with_the_way_to_mend_it(stored, tmp_path, change, message):
+    path = tmp_path / "quick" / "toy" / f"{stored[1]['key']}.json"
+    change(stored[1], path)
+    with pytest.raises(records.RecordError, match=message) as caught:
+        collect(toy, GRID, root=tmp_path)
+    assert path.name in str(caught.value)
+    assert "Delete the file" in str(caught.value)
+    assert "git checkout -- " in str(caught.value)
+    with pytest.raises(records.RecordError, match=message):
+        records.load("toy", root=tmp_path)
+    assert collect(toy, [GRID[0], GRID[2]], root=tmp_path) == [stored[0], stored[2]]  # others still serve
+    collect(toy, GRID, root=tmp_path, recompute=True)
+    assert len(collect(toy, GRID, root=tmp_path)) == 3
+
+
+def test_all_damaged_records_are_told_at_once(stored, tmp_path):
+    for record in stored[:2]:
+        (tmp_path / "quick" / "toy" / f"{record['key']}.json").write_text("{")
+    with pytest.raises(records.RecordError) as caught:
+        collect(toy, GRID, root=tmp_path)
+    assert all(record["key"] in str(caught.value) for record in stored[:2])
+    assert stored[2]["key"] not in str(caught.value)
+
+
+def test_a_record_under_another_name_or_in_another_folder_is_refused(stored, tmp_path):
+    folder = tmp_path / "quick" / "toy"
+    (folder / f"{stored[0]['key']}.json").replace(folder / f"{stored[1]['key']}.json")
+    with pytest.raises(records.RecordError, match="belongs to the key"):
+        collect(toy, GRID[1:2], root=tmp_path)
+    (tmp_path / "paper").mkdir()
+    folder.rename(tmp_path / "paper" / "toy")
+    with pytest.raises(records.RecordError, match="belongs to quick/toy"):
+        records.read(tmp_path / "paper" / "toy" / f"{stored[2]['key']}.json")
+
+
+def test_versions_are_never_mixed(stored, tmp_path):
+    @records.experiment("toy", version=4)
+    def newer(config):
+        return {"loss": -1.0}
+
+    fresh = collect(newer, GRID, root=tmp_path)
+    assert [r["metrics"] for r in fresh] == [{"loss": -1.0}] * 3
+    assert collect(toy, GRID, root=tmp_path) == stored
+    with pytest.raises(records.RecordError, match="versions 3, 4"):
+        records.load("toy", root=tmp_path)
+    assert records.load("toy", root=tmp_path, version=4) == sorted(fresh, key=lambda r: r["key"])
+
+
+def test_strangers_in_the_folder_are_ignored(stored, tmp_path):
+    folder = tmp_path / "quick" / "toy"
+    for name in (".0123456789abcdef.json.xyz.tmp", ".0123456789abcdef.lock", "notes.txt", ".DS_Store"):
+        (folder / name).write_text("{")
+    assert len(records.load("toy", root=tmp_path)) == 3
+
+
+# A process that dies while it writes: it kills itself at the worst moments
+
+SUICIDE = """
+import os, signal, sys
+from memcomp import records
+victim, path = sys.argv[1:]
+setattr(os, victim, lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL))
+records.write_atomically(path, "x" * 100_000)
+"""
+
+
+@pytest.mark.parametrize("victim", ["fsync", "fchmod", "replace"])
+@pytest.mark.parametrize("before", [None, "the old content"])
+def test_a_writer_killed_at_work_leaves_the_old_file_or_none(victim, before, tmp_path):
+    path = tmp_path / "quick.json"
+    if before:
+        path.write_text(before)
+    dead = subprocess.run([sys.executable, "-c", SUICIDE, victim, path], check=False)
+    assert dead.returncode == -9
+    assert (path.read_text() if path.exists() else None) == before
+    assert len(list(tmp_path.glob(".quick.json.*.tmp"))) == 1  # the victim did get that far
+
+
+def test_leftovers_of_a_killed_writer_go_when_its_point_is_computed(stored, tmp_path):
+    folder = tmp_path / "quick" / "toy"
+    key = stored[0]["key"]
+    (folder / f"{key}.json").unlink()
+    (folder / f".{key}.json.abc.tmp").write_text("half")
+    (folder / f".{key}.lock").write_text("")
+    collect(toy, GRID, root=tmp_path)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(f"{r['key']}.json" for r in stored)
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(records.PointsFailed, match="No space left on device"):
+        collect(toy, GRID, root=tmp_path)
+    assert not list((tmp_path / "quick" / "toy").iterdir())
+
+
+def test_a_folder_that_the_worker_cannot_see_is_written_by_the_client(tmp_path, monkeypatch):
+    here = tmp_path / "quick" / "toy"
+    compute = records._compute
+
+    def on_another_machine(run, config, key, job):
+        return compute(run, config, key, dataclasses.replace(job, folder=str(tmp_path / "not" / "there")))
+
+    monkeypatch.setattr(records, "_compute", on_another_machine)
+    found = collect(toy, GRID, root=tmp_path)
+    assert sorted(p.stem for p in here.iterdir()) == sorted(r["key"] for r in found)
+    assert not (tmp_path / "not").exists()
+
+
+def test_progress_is_shown_only_when_there_is_something_to_do(tmp_path, capsys):
+    records.collect(toy, GRID, root=tmp_path, workers=0)
+    shown = capsys.readouterr().err
+    assert "toy" in shown
+    assert "3/3" in shown
+    records.collect(toy, GRID, root=tmp_path, workers=0)
+    assert capsys.readouterr().err == ""
+
+
+# Description and drift
+
+
+def test_describe_says_when_where_and_from_which_code(stored):
+    one = json.loads(json.dumps(stored[0]))
+    one["provenance"] |= {
+        "created": "2030-01-05T10:00:00+00:00",
+        "commit": "a" * 40,
+        "dirty": False,
+        "device": "CPU X",
+    }
+    assert records.describe([one]) == (
+        "1 stored record, computed on 2030-01-05 on CPU X (1 thread), commit aaaaaaaaaa."
+    )
+    other = json.loads(json.dumps(one))
+    other["provenance"] |= {"created": "2030-02-01T10:00:00+00:00", "threads": 2, "commit": None}
+    third = json.loads(json.dumps(one))
+    third["provenance"] |= {"dirty": True}
+    assert records.describe([one, other, third]) == (
+        "3 stored records, computed from 2030-01-05 to 2030-02-01 on CPU X (1 thread) and CPU X (2 threads), "
+        "commits aaaaaaaaaa, aaaaaaaaaa with uncommitted changes, unknown."
+    )
+    with pytest.raises(ValueError, match="no records"):
+        records.describe([])
+
+
+def seeded(version, shift=0.0):
+    @records.experiment("drifting", version=version)
+    def run(config):
+        rng = np.random.default_rng(config["seed"])
+        return {"loss": config["a"] * (1 + 0.1 * rng.normal()) + shift, "size": [10, config["a"]]}
+
+    return run
+
+
+@pytest.fixture
+def committed(tmp_path):
+    return collect(seeded(1), [{"a": a, "seed": s} for a in (1, 5) for s in range(5)], root=tmp_path)
+
+
+def recomputed(run, folder):
+    return collect(run, [{"a": a, "seed": s} for a, s in ((1, 0), (5, 3))], root=folder)
+
+
+def test_drift_is_nothing_when_the_code_is_the_same(committed, tmp_path):
+    assert records.drift(recomputed(seeded(1), tmp_path / "fresh"), committed) == []
+
+
+def test_drift_allows_what_another_seed_would_do(committed, tmp_path):
+    def like_other_seed(config):
+        return seeded(1)({**config, "seed": config["seed"] + 100})
+
+    run = records.experiment("drifting", version=1)(like_other_seed)
+    assert records.drift(recomputed(run, tmp_path / "fresh"), committed) == []
+
+
+def test_drift_names_what_moved(committed, tmp_path):
+    drifted = records.drift(recomputed(seeded(1, shift=2.0), tmp_path / "fresh"), committed)
+    assert [(row["config"], row["metric"]) for row in drifted] == [({"a": 1, "seed": 0}, "loss")]
+    assert drifted[0]["fresh"] - drifted[0]["stored"] == pytest.approx(2.0)
+    assert 0.1 < drifted[0]["allowed"] < 2.0  # two is many spreads at a = 1, and few at a = 5
+
+
+def test_drift_of_a_metric_without_spread_is_seen_at_once(committed, tmp_path):
+    def resized(config):
+        result = seeded(1)(config)
+        return {**result, "size": [result["size"][0] + 1, result["size"][1]]}
+
+    run = records.experiment("drifting", version=1)(resized)
+    drifted = records.drift(recomputed(run, tmp_path / "fresh"), committed)
+    assert {row["metric"] for row in drifted} == {"size[0]"}
+    assert len(drifted) == 2
+
+
+def test_drift_needs_something_to_compare_with(committed, tmp_path):
+    fresh = recomputed(seeded(1), tmp_path / "fresh")
+    with pytest.raises(ValueError, match="no stored record has the key"):
+        records.drift(fresh, committed[5:])
+    with pytest.raises(ValueError, match="one seed only"):
+        records.drift(fresh[:1], committed[:1])
+
+    def renamed(config):
+        return {"mse": seeded(1)(config)["loss"]}
+
+    run = records.experiment("drifting", version=1)(renamed)
+    with pytest.raises(
+        ValueError, match=r"differ in the metrics loss, mse, size\[0\], size\[1\]; raise the version"
+    ):
+        records.drift(recomputed(run, tmp_path / "renamed"), committed)
