@@ -1,0 +1,523 @@
+"""The parts of the book that Sphinx does not bring along.
+
+- MathJax out of a Python package instead of from another server.
+- ``memcomp-scorecard``: all claims of all chapters in one table.
+- ``memcomp-status``: what the pages were made with.
+- ``memcomp-figure``: a picture that a chapter drew, on another page.
+- ``memcomp-chapters``: the chapters of a part that exist, with a line about each.
+- The page of the package: every module, function and class, from the docstrings.
+- Numbers of figures and theorems that follow the notebooks' names: chapter 06 holds Figure 6.1.
+- Pages that no longer exist disappear from the output.
+"""
+
+import ast
+import base64
+import hashlib
+import html
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import ClassVar
+
+import nbformat
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+logger = logging.getLogger(__name__)
+
+CHAPTER = re.compile(r"notebooks/(\d\d)_\w+$")
+PROFILES = ("quick", "paper")
+PACKAGES = ("numpy", "scipy", "matplotlib", "torch", "torchvision", "mlxtend", "jupyter-book", "sphinx")
+
+
+def setup(app):
+    """Register everything with Sphinx."""
+    app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it; sphinx_comments is left out
+    app.add_directive("memcomp-scorecard", Scorecard)
+    app.add_directive("memcomp-status", Status)
+    app.add_directive("memcomp-figure", ChapterFigure)
+    app.add_directive("memcomp-chapters", Chapters)
+    app.connect("config-inited", use_local_mathjax)
+    app.connect("env-get-outdated", pages_with_other_sources)
+    app.connect("source-read", list_modules)
+    app.connect("doctree-read", number_chapter, priority=100)  # before Sphinx takes down the titles
+    app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx has numbered
+    app.connect("env-before-read-docs", note_changes)
+    app.connect("env-updated", write_every_page)
+    app.connect("html-page-context", load_mathjax, priority=100)  # before Sphinx decides
+    app.connect("build-finished", remove_leftovers)
+    # A changed extension or style sheet makes every page anew.
+    sources = [Path(__file__), *sorted((Path(__file__).parents[1] / "_static").glob("*"))]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    return {"version": "1", "env_version": int(digest.hexdigest()[:12], 16), "parallel_read_safe": True}
+
+
+# --- MathJax ---------------------------------------------------------------------------------------------
+
+
+def use_local_mathjax(app, config):
+    """Copy MathJax into the book and let the pages load that copy."""
+    package = importlib.util.find_spec("sphinx-mathjax-offline")
+    if package is None:
+        raise RuntimeError("the package sphinx-mathjax-offline is missing; `make book` installs it")
+    script = Path(package.origin).parent / "static" / "mathjax" / "tex-svg-full.js"
+    config.html_static_path.append(str(script))
+    config.mathjax_path = script.name
+
+
+# --- what the pages show of the chapters -----------------------------------------------------------------
+
+
+def chapters(env):
+    """Return the book's notebooks as (document name, path), in order."""
+    found = sorted(name for name in env.found_docs if CHAPTER.match(name))
+    paths = [(name, Path(env.doc2path(name))) for name in found]
+    return [(name, path) for name, path in paths if path.suffix == ".ipynb"]
+
+
+def repository(env):
+    """Return the checkout that the pages belong to: the sources may be a copy inside its _build."""
+    for folder in (Path(env.srcdir), *Path(env.srcdir).parents):
+        if (folder / "pyproject.toml").exists():
+            return folder
+    raise RuntimeError(f"no pyproject.toml above {env.srcdir}: cannot find the results folder")
+
+
+def results_folder(env):
+    """Return the folder of records."""
+    return Path(os.environ.get("MEMCOMP_RESULTS") or repository(env) / "results")
+
+
+def source_state(env):
+    """Hash everything that the scorecard, the status page and the pictures are made from."""
+    paths = [path for _, path in chapters(env)]
+    paths += sorted(results_folder(env).glob("*/*/*.json"))
+    paths += [Path(env.srcdir) / "execution.json"]
+    digest = hashlib.sha256(" ".join(modules(env)).encode())
+    for path in paths:
+        if path.exists():
+            digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def pages_with_other_sources(app, env, added, changed, removed):
+    """Have the pages read again whose directives read files that have changed."""
+    app.memcomp_removed = bool(removed)
+    state = source_state(env)
+    stale = getattr(env, "memcomp_state", None) != state
+    env.memcomp_state = state
+    return sorted(getattr(env, "memcomp_pages", set())) if stale else []
+
+
+class BookDirective(SphinxDirective):
+    """A directive whose page depends on the chapters' outputs and on the records."""
+
+    def run(self):
+        """Remember the page, then build its nodes."""
+        if not hasattr(self.env, "memcomp_pages"):
+            self.env.memcomp_pages = set()
+        self.env.memcomp_pages.add(self.env.docname)
+        return self.build()
+
+    def table(self, title, header, rows, classes=()):
+        """Return a table node; a cell is a text or a list of inline nodes."""
+        table = nodes.table(classes=["memcomp-table", *classes])
+        if title:
+            table += nodes.title("", title)
+        group = nodes.tgroup(cols=len(header))
+        table += group
+        for _ in header:
+            group += nodes.colspec(colwidth=1)
+        for section, lines in ((nodes.thead(), [header]), (nodes.tbody(), rows)):
+            group += section
+            for line in lines:
+                row = nodes.row()
+                section += row
+                for cell in line:
+                    content = [nodes.Text(cell)] if isinstance(cell, str) else cell
+                    row += nodes.entry("", nodes.paragraph("", "", *content))
+        return table
+
+    def link(self, docname, text=None, fragment=""):
+        """Return a link to a page of the book."""
+        here = self.env.app.builder.get_relative_uri(self.env.docname, docname)
+        title = text or chapter_title(self.env, docname)
+        return nodes.reference("", title, internal=True, refuri=here + fragment)
+
+
+def chapter_title(env, docname):
+    """Return a chapter's title, from its source: its page may not have been read yet."""
+    notebook = nbformat.read(env.doc2path(docname), as_version=4)
+    title = re.search(r"^# (.+)$", notebook.cells[0].source, flags=re.MULTILINE).group(1).strip()
+    return numbered(docname, title)
+
+
+def numbered(docname, title):
+    """Put the chapter's number before its title."""
+    return f"{int(CHAPTER.match(docname).group(1))}. {title}"
+
+
+def claims_of(path):
+    """Return the claims that a notebook's outputs carry."""
+    notebook = nbformat.read(path, as_version=4)
+    return [
+        claim
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        for claim in output.get("metadata", {}).get("memcomp_claims", [])
+    ]
+
+
+class Scorecard(BookDirective):
+    """Every claim of every chapter, the quick run beside the run at paper scale."""
+
+    def build(self):
+        """Gather the claims, count the verdicts, write the table."""
+        scores = {}  # (chapter, id) -> profile -> claim
+        for docname, path in chapters(self.env):
+            for claim in claims_of(path):
+                scores.setdefault((docname, claim["id"]), {})[claim["profile"]] = claim
+        for path in sorted((results_folder(self.env) / "paper" / "claims").glob("*.json")):
+            docname = f"notebooks/{path.stem}"
+            if docname not in self.env.found_docs:
+                continue
+            for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]:
+                scores.setdefault((docname, claim["id"]), {})["paper"] = claim
+        if not scores:
+            return [nodes.paragraph("", "No chapter has reported a claim yet.")]
+        text = self.counts(scores) + self.body(scores)
+        return [nodes.raw("", text, format="html")]
+
+    def counts(self, scores):
+        """Return the verdicts counted, per profile."""
+        rows = []
+        for profile in PROFILES:
+            tally = defaultdict(int)
+            for both in scores.values():
+                tally[both[profile]["verdict"] if profile in both else "not run"] += 1
+            cells = "".join(
+                f'<td data-label="{verdict}">{tally[verdict]}</td>'
+                for verdict in ("holds", "fails", "not tested at this scale", "not run")
+            )
+            rows.append(f'<tr><th scope="row">{profile} profile</th>{cells}</tr>')
+        head = "".join(
+            f'<th scope="col">{name}</th>'
+            for name in ("", "holds", "fails", "not tested at this scale", "not run")
+        )
+        return (
+            '<table class="memcomp-claims memcomp-counts"><caption>Verdicts, counted.</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        )
+
+    def body(self, scores):
+        """Return the table of claims, one group of rows per chapter."""
+        groups = defaultdict(list)
+        for (docname, identity), both in scores.items():
+            groups[docname].append((identity, both))
+        parts = []
+        for docname, claims in sorted(groups.items()):
+            page = self.env.app.builder.get_relative_uri(self.env.docname, docname)
+            title = html.escape(chapter_title(self.env, docname))
+            parts.append(
+                '<tbody><tr class="chapter"><th colspan="4" scope="rowgroup">'
+                f'<a href="{page}">{title}</a></th></tr>'
+            )
+            for identity, both in claims:
+                claim = both.get("quick") or both["paper"]
+                anchor = f"claim-{claim['chapter']}-{identity}"
+                target = f"{page}#{anchor}" if "quick" in both else page
+                cells = "".join(self.score(profile, both.get(profile)) for profile in PROFILES)
+                parts.append(
+                    f'<tr id="{anchor}"><th scope="row">'
+                    f'<span class="statement">{typeset(claim["statement"])}</span> '
+                    f'<a class="source" href="{target}">{typeset(claim["source"])}</a></th>'
+                    f'<td data-label="Paper">{typeset(claim["published"])}</td>{cells}</tr>'
+                )
+            parts.append("</tbody>")
+        head = "".join(
+            f'<th scope="col">{name}</th>'
+            for name in ("Claim", "Paper", "Ours, quick profile", "Ours, paper profile")
+        )
+        return (
+            '<table class="memcomp-claims memcomp-scorecard"><caption>Every claim, its published value, our '
+            "values and verdicts. ± is one standard deviation over n runs.</caption>"
+            f"<thead><tr>{head}</tr></thead>{''.join(parts)}</table>"
+        )
+
+    def score(self, profile, claim):
+        """Return one cell: a value and its verdict."""
+        label = f"Ours, {profile} profile"
+        if claim is None:
+            return f'<td data-label="{label}"><span class="verdict untested">not run</span></td>'
+        mark = {True: "holds", False: "fails", None: "untested"}[claim["holds"]]
+        return (
+            f'<td data-label="{label}">{typeset(claim["measured"])} '
+            f'<span class="verdict {mark}">{claim["verdict"]}</span></td>'
+        )
+
+
+def typeset(text):
+    """Escape a text for HTML; what stands between dollar signs becomes maths that MathJax finds."""
+    parts = html.escape(text).split("$")
+    return "".join(
+        f'<span class="math">\\({part}\\)</span>' if i % 2 else part for i, part in enumerate(parts)
+    )
+
+
+class Status(BookDirective):
+    """What the pages were made with: versions, device, execution times, records, data."""
+
+    def build(self):
+        """Write one table per question."""
+        return [*self.execution(), *self.records(), *self.environment()]
+
+    def execution(self):
+        """When and how long each chapter was executed."""
+        path = Path(self.env.srcdir) / "execution.json"
+        if not path.exists():
+            text = "This copy was rendered from the outputs that the notebooks store; nothing was executed."
+            return [nodes.paragraph("", text)]
+        runs = json.loads(path.read_text(encoding="utf-8"))
+        rows = []
+        for docname, _ in chapters(self.env):
+            run = runs["notebooks"].get(docname)
+            if run:
+                rows.append([[self.link(docname)], f"{run['seconds']:.1f} s", date(run["created"])])
+        total = sum(run["seconds"] for run in runs["notebooks"].values())
+        rows.append(["All", f"{total:.1f} s", ""])
+        header = ["Chapter", "Execution time", "Executed (UTC)"]
+        return [self.table("Execution of the chapters", header, rows, ["times"])]
+
+    def records(self):
+        """How many stored records there are, from when and from which devices and data."""
+        rows, sources = [], set()
+        for folder in sorted(results_folder(self.env).glob("*/*")):
+            if not folder.is_dir() or folder.name == "claims":
+                continue
+            found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+            if not found:
+                continue
+            days = sorted(record["provenance"]["created"][:10] for record in found)
+            devices = sorted({record["provenance"]["device"] for record in found})
+            span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+            rows.append([folder.parent.name, folder.name, str(len(found)), span, ", ".join(devices)])
+            sources |= {
+                (record["data"]["source"], record["data"]["sha256"]) for record in found if record.get("data")
+            }
+        if not rows:
+            return [nodes.paragraph("", "No records are stored: every number was computed during execution.")]
+        header = ["Profile", "Experiment", "Records", "Computed", "Device"]
+        tables = [self.table("Stored records", header, rows, ["records"])]
+        if sources:
+            rows = [
+                [source, [nodes.literal("", checksum[:16] + "…")]] for source, checksum in sorted(sources)
+            ]
+            tables.append(self.table("Data behind the records", ["Data set", "SHA-256"], rows, ["data"]))
+        return tables
+
+    def environment(self):
+        """Versions and device of this build."""
+        rows = [["Processor", cpu_model()], ["Operating system", f"{platform.system()} {platform.machine()}"]]
+        rows.append(["Python", platform.python_version()])
+        rows += [[name, importlib.metadata.version(name)] for name in PACKAGES]
+        return [self.table("Device and versions of this build", ["What", "Which"], rows, ["versions"])]
+
+
+def date(moment):
+    """Return a moment of ISO 8601 to the minute."""
+    return moment[:16].replace("T", " ")
+
+
+def cpu_model():
+    """Return the processor's name."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), flags=re.MULTILINE)
+        if match:
+            return match.group(1).strip()
+    return platform.processor() or platform.machine()
+
+
+class ChapterFigure(BookDirective):
+    """Show a picture that a chapter drew.
+
+    ``{memcomp-figure} notebooks/06_linear fig-name`` with the caption as its content. ``:alt:`` is the text
+    for those who cannot see it; without it, the chapter's own is taken.
+    """
+
+    required_arguments = 2
+    option_spec: ClassVar = {"alt": directives.unchanged, "name": directives.unchanged}
+    has_content = True
+
+    def build(self):
+        """Take the picture out of the executed notebook."""
+        docname, wanted = self.arguments
+        path = Path(self.env.srcdir) / f"{docname}.ipynb"
+        if not path.exists():
+            raise self.error(f"memcomp-figure: there is no notebook {docname}")
+        for cell in nbformat.read(path, as_version=4).cells:
+            settings = cell.metadata.get("mystnb", {})
+            if settings.get("figure", {}).get("name") != wanted:
+                continue
+            for output in cell.get("outputs", []):
+                if "image/png" in output.get("data", {}):
+                    return [self.figure(docname, output.data["image/png"], settings)]
+        raise self.error(f"memcomp-figure: no executed cell of {docname} has the figure {wanted}")
+
+    def figure(self, docname, png, settings):
+        """Store the picture beside those of the notebooks; return the figure."""
+        data = base64.b64decode(png)
+        folder = Path(self.env.app.outdir).parent / "jupyter_execute"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{hashlib.sha256(data).hexdigest()}.png"
+        file.write_bytes(data)
+        here = Path(self.env.doc2path(self.env.docname)).parent
+        image = nodes.image(
+            uri=os.path.relpath(file, here), alt=self.options.get("alt") or settings["image"]["alt"]
+        )
+        image["width"] = "100%"
+        figure = nodes.figure("", image, align="default")
+        if self.content:
+            block = nodes.Element()
+            self.state.nested_parse(self.content, self.content_offset, block)
+            caption = nodes.caption("", "", *block[0].children)
+            figure += caption
+        if "name" in self.options:
+            self.options["name"] = self.options["name"].strip()
+            self.add_name(figure)
+        return figure
+
+
+class Chapters(BookDirective):
+    """The existing ones among some chapters: the part as argument, then lines ``NAME: what it shows``."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+    has_content = True
+
+    def build(self):
+        """Link each chapter's title and put the line behind it."""
+        existing = {docname for docname, _ in chapters(self.env)}
+        items = nodes.definition_list(classes=["memcomp-chapters"])
+        for line in self.content:
+            name, _, about = line.partition(":")
+            docname = f"notebooks/{name.strip()}"
+            if not CHAPTER.match(docname):
+                raise self.error(f"memcomp-chapters: {line!r} should be NAME: what the chapter shows")
+            if docname in existing:
+                item = nodes.definition_list_item("", nodes.term("", "", self.link(docname)))
+                item += nodes.definition("", nodes.paragraph("", about.strip()))
+                items += item
+        if not items.children:
+            return []
+        return [nodes.rubric("", self.arguments[0]), items]
+
+
+# --- the page of the package -----------------------------------------------------------------------------
+
+LAYERS = ["linear", "theory", "images", "triplets", "models", "training", "evaluation", "memorization"]
+LAYERS += ["records", "experiments", "claims", "figures"]
+
+
+def modules(env):
+    """Return the public modules of memcomp, lowest layer first."""
+    found = {
+        path.stem for path in (repository(env) / "memcomp").glob("*.py") if not path.stem.startswith("_")
+    }
+    return [name for name in LAYERS if name in found] + sorted(found - set(LAYERS))
+
+
+def list_modules(app, docname, source):
+    """Write the sections of the package's page."""
+    marker = "% modules of memcomp\n"
+    if marker not in source[0]:
+        return
+    parts = []
+    for name in modules(app.env):
+        path = repository(app.env) / "memcomp" / f"{name}.py"
+        public = [
+            node.name
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        ]
+        lines = [f"## memcomp.{name}", "", "```{eval-rst}", f".. currentmodule:: memcomp.{name}", ""]
+        lines += [".. autosummary::", "", *(f"   {one}" for one in public), ""] if public else []
+        lines += [f".. automodule:: memcomp.{name}", "   :members:", "```", ""]
+        parts.append("\n".join(lines))
+    source[0] = source[0].replace(marker, "\n".join(parts))
+    if not hasattr(app.env, "memcomp_pages"):
+        app.env.memcomp_pages = set()
+    app.env.memcomp_pages.add(docname)
+
+
+# --- numbers ---------------------------------------------------------------------------------------------
+
+
+def number_chapter(app, doctree):
+    """Give a chapter's title its number, unless its author did."""
+    docname = app.env.docname
+    title = next(doctree.findall(nodes.title), None)
+    if CHAPTER.match(docname) and title is not None and not title.astext()[:1].isdigit():
+        title.insert(0, nodes.Text(numbered(docname, "")))
+
+
+def number_by_chapter(app, env):
+    """Count figures, tables and theorems within their chapter, where Sphinx would count through the book.
+
+    A chapter that does not exist yet leaves a gap in the numbers; Sphinx's own numbering has no gaps.
+    """
+    for docname, kinds in env.toc_fignumbers.items():
+        match = CHAPTER.match(docname)
+        for numbers in kinds.values():
+            for count, name in enumerate(sorted(numbers, key=numbers.get), start=1):
+                if match:
+                    numbers[name] = (int(match.group(1)), count)
+    return []
+
+
+# --- a rebuilt book is a whole book ----------------------------------------------------------------------
+
+
+def note_changes(app, env, docnames):
+    """Take down whether this build changes anything."""
+    app.memcomp_changed = bool(docnames) or getattr(app, "memcomp_removed", False)
+
+
+def write_every_page(app, env):
+    """Write all pages when one has changed: a label that moved or vanished shows on the others."""
+    return sorted(env.found_docs) if app.memcomp_changed else []
+
+
+def load_mathjax(app, pagename, templatename, context, doctree):
+    """Let a page whose tables hold maths load MathJax; Sphinx looks for formulas in the text only."""
+    if CHAPTER.match(pagename) or pagename in getattr(app.env, "memcomp_pages", ()):
+        app.env.get_domain("math").data["has_equations"][pagename] = True
+
+
+def remove_leftovers(app, error):
+    """Remove pages, sources and pictures of documents that no longer exist."""
+    if error or app.builder.name != "html":
+        return
+    out = Path(app.outdir)
+    env = app.env
+    pages = {f"{name}.html" for name in env.found_docs} | {"genindex.html", "search.html", "index.html"}
+    pages |= {f"{name}.html" for name, *_ in app.builder.domain_indices}
+    for path in out.rglob("*.html"):
+        name = path.relative_to(out).as_posix()
+        if name not in pages and not name.startswith("_static/"):
+            logger.info("removing the page %s, which is no longer part of the book", name)
+            path.unlink()
+    kept = {f"_sources/{os.path.relpath(env.doc2path(name), env.srcdir)}" for name in env.found_docs}
+    kept |= {f"_images/{name}" for _, name in env.images.values()}
+    for folder in ("_sources", "_images"):
+        for path in (out / folder).rglob("*"):
+            if path.is_file() and path.relative_to(out).as_posix() not in kept:
+                path.unlink()
