@@ -1,0 +1,829 @@
+r"""The linear model: power-law data, the minimum-norm solution, and its exact losses.
+
+Everything here follows section 2 of the paper. Data are sparse sign vectors, the estimator is the limit of
+gradient descent from zero, :math:`\hat\beta = X^+ y`, and every loss is an exact sum over features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+import scipy.sparse.linalg
+
+__all__ = [
+    "Factorization",
+    "PowerLaw",
+    "composed_loss",
+    "factorize",
+    "leave_one_out",
+    "min_norm",
+    "population_loss",
+    "ridge",
+]
+
+Method = Literal["auto", "eigh", "svd", "tikhonov", "lsqr"]
+
+EPS = np.finfo(float).eps
+#: Gram eigenvalues above this share of the largest are singular values that squaring did not harm.
+SAFE_EIGENVALUE = 1e-8
+#: Largest Gram side that `factorize` and `min_norm` diagonalise when the method is "auto".
+FACTORIZE_LIMIT, MIN_NORM_LIMIT = 5000, 1500
+#: Largest core (columns with at least five entries) for which a sparse factorization is tried.
+CORE_LIMIT = 4000
+#: Largest number of entries of a dense temporary array.
+BLOCK = 1 << 24
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    r"""Sparse sign vectors whose feature frequencies follow a truncated power law.
+
+    Coordinate :math:`i` of :math:`x \in \{0, \pm 1\}^d` is nonzero with probability
+
+    .. math:: p_i = \min\{1, s\, i^{-\alpha} / Z_\alpha\}, \qquad Z_\alpha = \sum_{i \le d} i^{-\alpha},
+
+    independently of the others, and then has a fair random sign (section 2, eq. 2).
+
+    Parameters
+    ----------
+    d : int
+        Number of features.
+    s : float
+        Mean number of nonzeros of a row before the truncation at 1.
+    alpha : float
+        Decay of the frequencies, at least 0.
+
+    Examples
+    --------
+    >>> law = PowerLaw(d=10_000, s=5, alpha=2.0)
+    >>> law.p[:3].round(3)
+    array([1.   , 0.76 , 0.338])
+    >>> law.threshold(n=1000)
+    17
+    >>> law.sample(1000, np.random.default_rng(0)).shape
+    (1000, 10000)
+    """
+
+    d: int
+    s: float
+    alpha: float
+
+    def __post_init__(self):
+        _check_count("d", self.d)
+        for name, low, strict in (("s", 0, True), ("alpha", 0, False)):
+            value = getattr(self, name)
+            try:
+                ok = np.isfinite(value) and (value > low if strict else value >= low)
+            except TypeError:
+                ok = False
+            if not ok or isinstance(value, bool | np.bool_):
+                raise ValueError(
+                    f"{name} must be a finite number {'above' if strict else 'at least'} {low}, got {value!r}"
+                )
+
+    @cached_property
+    def p(self) -> np.ndarray:
+        """Frequency of every feature, shape (d,), not increasing; read-only."""
+        decay = np.arange(1, self.d + 1, dtype=float) ** -float(self.alpha)
+        p = np.minimum(1.0, self.s * (decay / decay.sum()))
+        p.setflags(write=False)
+        return p
+
+    def threshold(self, n: int, count: float = 10) -> int:
+        """Return k, the number of common features: those with ``n * p_i >= count`` (section 5.1).
+
+        Parameters
+        ----------
+        n : int
+            Number of training rows.
+        count : float
+            Expected number of appearances that makes a feature common.
+        """
+        _check_count("n", n)
+        if not np.isfinite(count) or count <= 0:
+            raise ValueError(f"count must be a finite number above 0, got {count!r}")
+        return int(np.count_nonzero(n * self.p >= count))
+
+    def sample(self, n: int, rng: np.random.Generator) -> scipy.sparse.csr_array:
+        """Draw n independent rows.
+
+        The number of times feature i appears is Binomial(n, p_i) and, given the number, its rows are
+        drawn without replacement. Time and memory are O(nonzeros + n + d).
+
+        Parameters
+        ----------
+        n : int
+            Number of rows.
+        rng : numpy.random.Generator
+            The only source of randomness.
+
+        Returns
+        -------
+        scipy.sparse.csr_array
+            Shape (n, d), float64 entries -1.0 and 1.0, sorted indices.
+
+        Raises
+        ------
+        ValueError
+            If n is not a positive integer, or n * d does not fit in 63 bits.
+        TypeError
+            If rng is not a numpy Generator.
+        """
+        _check_count("n", n)
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(
+                f"rng must be a numpy.random.Generator such as numpy.random.default_rng(0), got {rng!r}"
+            )
+        n = int(n)
+        if n * self.d >= 2**63:
+            raise ValueError(f"n * d must be below 2**63, got n={n}, d={self.d}")
+        # One integer, feature * n + row, stands for each nonzero. Frequent features toss one coin a row.
+        heavy = int(np.count_nonzero(self.p > 0.25))
+        keys = [i * n + np.flatnonzero(rng.random(n) < self.p[i]) for i in range(heavy)]
+        counts = rng.binomial(n, self.p[heavy:])
+        feature = np.flatnonzero(counts)
+        counts = counts[feature]
+        feature += heavy
+        # The others draw rows with replacement, drop repeats and draw as many again: the first m distinct
+        # values of such a sequence are a uniform m-subset. A feature with p <= 1/4 is done in a few rounds.
+        drawn, missing = np.empty(0, dtype=np.int64), counts
+        while feature.size:
+            fresh = np.repeat(feature * n, missing) + rng.integers(n, size=missing.sum())
+            drawn = np.unique(np.concatenate([drawn, fresh]))
+            found = np.diff(np.searchsorted(drawn, np.append(feature * n, (feature[-1] + 1) * n)))
+            done = found == counts
+            finished = np.repeat(done, found)
+            keys.append(drawn[finished])
+            drawn, feature, counts = drawn[~finished], feature[~done], counts[~done]
+            missing = counts - found[~done]
+        keys = np.sort(np.concatenate(keys)) if keys else np.empty(0, dtype=np.int64)
+        indptr = np.searchsorted(keys, np.arange(self.d + 1, dtype=np.int64) * n)
+        signs = 2.0 * rng.integers(0, 2, size=keys.size, dtype=np.int8) - 1.0
+        keys %= n
+        return scipy.sparse.csc_array((signs, keys, indptr), shape=(n, self.d)).tocsr()
+
+
+# ------------------------------------------------------------------------------------- minimum norm
+
+
+def min_norm(X, Y, *, method: Method = "auto") -> np.ndarray:
+    r"""Return the least-squares solution of smallest :math:`\ell_2` norm, :math:`X^+ Y`.
+
+    This is the limit of gradient descent from zero on the mean squared error (section 2).
+
+    Parameters
+    ----------
+    X : array_like or scipy.sparse array, shape (n, d)
+        Real and finite; any rank.
+    Y : array_like, shape (n,) or (n, m)
+        One or many right-hand sides.
+    method : {"auto", "eigh", "svd", "tikhonov", "lsqr"}
+        How to solve. Empty rows and columns are dropped first, exactly; n', d' are what is left and
+        m' = min(n', d').
+
+        - "eigh": eigenvectors of the smaller Gram matrix, then iterative refinement. O(m'^3) time and
+          O(m'^2) memory. "auto" takes it up to m' = 1500 (5000 in `factorize`, or any size if X is dense).
+          A matrix whose squared singular values cannot tell its rank goes on to "svd".
+        - "svd": singular values of the reduced matrix, cut at ``max(n', d') * eps`` times the largest.
+          O(n' d' m') time, O(n' d') memory.
+        - "tikhonov": iterated Tikhonov regularization on one sparse Cholesky-like factorization of
+          X'X + lambda I. Its cost is the fill-in, at most cubic in the number of features seen five times
+          or more: 0.2 s for n = 1e6 at alpha = 1.75, 3 s for n = 1e5 at alpha = 1.25. "auto" takes it if
+          at most 4000 columns have five entries or more.
+        - "lsqr": SciPy's LSQR. O(nonzeros) an iteration and some thousand iterations: the choice
+          near alpha = 1 at large n. Relative accuracy about 1e-10.
+
+    Returns
+    -------
+    numpy.ndarray, shape (d,) or (d, m)
+        float64; exactly 0 for a feature that no row holds.
+
+    Raises
+    ------
+    TypeError
+        If X or Y is not real.
+    ValueError
+        If a shape does not fit, X or Y holds a NaN or an infinity, or the method is unknown.
+    RuntimeError
+        If an iterative method does not converge: an unconverged answer is never returned.
+
+    Examples
+    --------
+    >>> min_norm([[1, 1, 0], [0, 0, 0]], [2, 5])
+    array([1., 1., 0.])
+    """
+    return _Problem(X).factorize(method, MIN_NORM_LIMIT).solve(Y)
+
+
+def factorize(X, *, method: Method = "auto") -> Factorization:
+    """Factorize X once, to solve for many right-hand sides and noise levels.
+
+    Parameters
+    ----------
+    X : array_like or scipy.sparse array, shape (n, d)
+        Real and finite; any rank.
+    method : {"auto", "eigh", "svd", "tikhonov", "lsqr"}
+        As in `min_norm`. Only "eigh" and "svd" give the rank and the diagonals.
+
+    Examples
+    --------
+    >>> f = factorize([[1, 1, 0], [1, -1, 0], [0, 0, 0], [1, 1, 0]])
+    >>> f.rank
+    2
+    >>> f.leverage.round(12)
+    array([0.5, 1. , 0. , 0.5])
+    >>> f.recovery.round(12)
+    array([1., 1., 0.])
+    """
+    return _Problem(X).factorize(method, FACTORIZE_LIMIT)
+
+
+class Factorization:
+    """A factorized X, made by `factorize`.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, d).
+    method : str
+        The method in use: "eigh", "svd", "tikhonov" or "lsqr".
+    """
+
+    def __init__(self, problem: _Problem, engine):
+        self._problem, self._engine = problem, engine
+        self.shape, self.method = problem.shape, engine.method
+
+    def __repr__(self):
+        return f"<Factorization of a {self.shape[0]} x {self.shape[1]} matrix by {self.method}>"
+
+    def solve(self, Y, penalty: float = 0.0) -> np.ndarray:
+        """Return the minimum-norm solution, or the ridge solution if penalty > 0.
+
+        Parameters
+        ----------
+        Y : array_like, shape (n,) or (n, m)
+            Right-hand sides.
+        penalty : float
+            Weight of the squared norm against the sum of squared residuals.
+
+        Returns
+        -------
+        numpy.ndarray, shape (d,) or (d, m)
+        """
+        Y = _check_targets(Y, self.shape[0])
+        if not np.isfinite(penalty) or penalty < 0:
+            raise ValueError(f"penalty must be a finite number at least 0, got {penalty!r}")
+        problem = self._problem
+        flat = _as_columns(Y[problem.rows])
+        # Powers of two bring both sides near 1, so that no square overflows; they change no digit.
+        exponent = np.frexp(np.abs(flat).max(axis=0, initial=0))[1]
+        solution = self._engine.solve(
+            np.ldexp(flat, -exponent), float(np.ldexp(float(penalty), -2 * problem.exponent))
+        )
+        out = np.zeros((self.shape[1], flat.shape[1]))
+        out[problem.columns] = np.ldexp(solution, exponent - problem.exponent)
+        if not np.isfinite(out).all():
+            raise OverflowError("the solution does not fit in float64: rescale X or Y")
+        return out.reshape((self.shape[1], *Y.shape[1:]))
+
+    @property
+    def rank(self) -> int:
+        """Rank of X."""
+        return self._diagonals["rank"]
+
+    @property
+    def leverage(self) -> np.ndarray:
+        """Diagonal of X X^+, shape (n,): how much each row decides its own fitted value."""
+        return self._diagonals["leverage"]
+
+    @property
+    def recovery(self) -> np.ndarray:
+        """Diagonal of X^+ X, shape (d,): 1 (up to rounding) if and only if the feature is recovered.
+
+        Without noise a feature with recovery 1 is estimated exactly, whatever the true coefficients are;
+        0 means that the feature was never seen (Lemma 7, sharpened).
+        """
+        return self._diagonals["recovery"]
+
+    @property
+    def noise_variance(self) -> np.ndarray:
+        """Diagonal of X^+ X^+', shape (d,): variance of each estimated coefficient per unit label noise."""
+        return self._diagonals["noise_variance"]
+
+    @cached_property
+    def _diagonals(self) -> dict:
+        if not isinstance(self._engine, _Spectral):
+            raise RuntimeError(
+                f"method {self.method!r} gives solutions only; for the rank and the diagonals use "
+                f"factorize(X, method='eigh'), cubic time in {min(self._problem.A.shape)}"
+            )
+        n, d = self.shape
+        rows, columns, scale = self._problem.rows, self._problem.columns, self._problem.exponent
+        left, right, left_inverse, right_inverse = self._engine.diagonals()
+        return {
+            "rank": self._engine.rank,
+            "leverage": _scatter(n, rows, np.clip(left, 0, 1)),
+            "recovery": _scatter(d, columns, np.clip(right, 0, 1)),
+            "gram_inverse": left_inverse,
+            "noise_variance": _scatter(d, columns, np.ldexp(right_inverse, -2 * scale)),
+        }
+
+    def leave_one_out(self, Y) -> np.ndarray:
+        """Return the left-out residuals; see :func:`leave_one_out`."""
+        Y = _check_targets(Y, self.shape[0])
+        leverage, columns = self.leverage[:, None], _as_columns(Y)
+        solution = self.solve(columns)
+        residual = columns - self._problem.multiply(solution)
+        # A row outside the span of the others has leverage 1 and residual 0: take the other formula.
+        alone = leverage > 1 - 1e-8
+        problem = self._problem
+        dual = self._engine.dual(np.ldexp(solution[problem.columns], problem.exponent))
+        dual = _scatter(self.shape[0], problem.rows, dual / self._diagonals["gram_inverse"][:, None])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out = np.where(alone, dual, residual / (1 - leverage))
+        return out.reshape(Y.shape)
+
+
+def leave_one_out(X, Y) -> np.ndarray:
+    r"""Return what each row's label misses when the row is left out of training.
+
+    Entry i is :math:`y_i - \langle \hat\beta_{-i}, x_i\rangle`, with :math:`\hat\beta_{-i}` the minimum-norm
+    solution without row i, in closed form from one factorization. With :math:`C = X^+`,
+    :math:`h = \mathrm{diag}(XX^+)`, :math:`r = y - X\hat\beta` and :math:`G = XX'` it is
+    :math:`r_i / (1 - h_i)` if :math:`h_i < 1` and :math:`(G^+ y)_i / (G^+)_{ii}` if :math:`h_i = 1`.
+    In both cases :math:`\hat\beta_{-i} = \hat\beta - C_i\,\cdot` (entry i).
+
+    Parameters
+    ----------
+    X : array_like or scipy.sparse array, shape (n, d)
+    Y : array_like, shape (n,) or (n, m)
+
+    Returns
+    -------
+    numpy.ndarray, shape (n,) or (n, m)
+        A row of leverage above 1 - 1e-8 counts as leverage 1.
+
+    Examples
+    --------
+    The third row alone holds the last feature, so the rest predict only its first part.
+
+    >>> leave_one_out([[1, 0], [1, 0], [1, 1]], [1, 2, 5]).round(12)
+    array([-1. ,  1. ,  3.5])
+    """
+    return factorize(X).leave_one_out(Y)
+
+
+def ridge(X, Y, penalty: float) -> np.ndarray:
+    r"""Return the minimizer of :math:`\|Y - Xb\|^2 + \mathrm{penalty}\,\|b\|^2`.
+
+    The penalty stands against the *sum* of squares; it is accurate down to any small penalty, whose limit
+    is `min_norm`.
+
+    Parameters
+    ----------
+    X : array_like or scipy.sparse array, shape (n, d)
+    Y : array_like, shape (n,) or (n, m)
+    penalty : float
+        Above 0.
+
+    Returns
+    -------
+    numpy.ndarray, shape (d,) or (d, m)
+
+    Examples
+    --------
+    >>> ridge([[1, 0], [1, 0]], [3, 3], penalty=1.0)
+    array([2., 0.])
+    """
+    if not np.isfinite(penalty) or penalty <= 0:
+        raise ValueError(
+            f"penalty must be a finite number above 0, got {penalty!r}; for its limit 0 use min_norm(X, Y)"
+        )
+    return _Problem(X).factorize("auto", MIN_NORM_LIMIT).solve(Y, penalty)
+
+
+# ------------------------------------------------------------------------------------- exact losses
+
+
+def population_loss(error, p, forced: Iterable[int] = ()) -> float | np.ndarray:
+    r"""Return the exact excess loss of an estimate, in distribution or with features forced to appear.
+
+    Signs are independent, so cross terms vanish:
+    :math:`L_{D_F} = \sum_{i \notin F} p_i e_i^2 + \sum_{i \in F} e_i^2` (section 2). Label noise is left out.
+
+    Parameters
+    ----------
+    error : array_like, shape (d,) or (d, m)
+        Estimate minus truth.
+    p : array_like, shape (d,)
+        Frequencies.
+    forced : iterable of int
+        F, the features that every test row holds, counted from 0.
+
+    Returns
+    -------
+    float, or numpy.ndarray of shape (m,) for m estimates
+
+    Examples
+    --------
+    >>> population_loss([1.0, 2.0], [0.5, 0.25])
+    1.5
+    >>> population_loss([1.0, 2.0], [0.5, 0.25], forced=[1])
+    4.5
+    """
+    error, p = _check_errors(error, p)
+    forced = _check_features("forced", forced, p.size)
+    weight = p.copy()
+    weight[forced] = 1.0
+    loss = weight @ error**2
+    return float(loss) if error.ndim == 1 else loss
+
+
+def composed_loss(error, p, features: Iterable[int], t: int) -> float | np.ndarray:
+    r"""Return the mean of :math:`L_{D_F}` over all sets F of t of the given features.
+
+    That mean is :math:`L_D + t \cdot \mathrm{mean}_{i}[(1 - p_i) e_i^2]` over the given features.
+
+    Parameters
+    ----------
+    error : array_like, shape (d,) or (d, m)
+        Estimate minus truth.
+    p : array_like, shape (d,)
+        Frequencies.
+    features : iterable of int
+        The features that F is drawn from, for instance the long-tail features of the training set.
+    t : int
+        Size of F, from 0 to the number of features given.
+
+    Returns
+    -------
+    float, or numpy.ndarray of shape (m,) for m estimates
+
+    Examples
+    --------
+    >>> composed_loss([1.0, 2.0], [0.5, 0.25], features=[0, 1], t=1)
+    3.25
+    """
+    error, p = _check_errors(error, p)
+    features = _check_features("features", features, p.size)
+    if isinstance(t, bool) or not isinstance(t, int | np.integer) or not 0 <= t <= features.size:
+        raise ValueError(f"t must be an integer from 0 to the {features.size} features given, got {t!r}")
+    loss = p @ error**2
+    if t:
+        loss = loss + t * ((1 - p[features]) @ error[features] ** 2) / features.size
+    return float(loss) if error.ndim == 1 else loss
+
+
+# ------------------------------------------------------------------------------------------- engines
+
+
+class _Problem:
+    """X without its empty rows and columns, scaled by a power of two to a largest entry in [1/2, 1)."""
+
+    def __init__(self, X):
+        A = _check_matrix(X)
+        self.shape = A.shape
+        if scipy.sparse.issparse(A):
+            self.rows = np.flatnonzero(np.diff(A.indptr))
+            seen = np.zeros(self.shape[1], dtype=bool)
+            seen[A.indices] = True
+            self.columns = np.flatnonzero(seen)
+            # Renumber by hand: fancy indexing would build arrays of the full width several times.
+            number = np.cumsum(seen) - 1
+            indptr = np.append(0, A.indptr[1:][np.diff(A.indptr) > 0])
+            A = scipy.sparse.csr_array(
+                (A.data, number[A.indices], indptr), shape=(self.rows.size, self.columns.size)
+            )
+        else:
+            nonzero = A != 0
+            self.rows, self.columns = np.flatnonzero(nonzero.any(axis=1)), np.flatnonzero(nonzero.any(axis=0))
+            A = A[np.ix_(self.rows, self.columns)]
+            if np.count_nonzero(A) < 0.1 * A.size:
+                A = scipy.sparse.csr_array(A)
+        self.sparse = scipy.sparse.issparse(A)
+        data = A.data if self.sparse else A
+        self.exponent = int(np.frexp(np.abs(data).max(initial=0))[1])
+        scaled = np.ldexp(data, -self.exponent)
+        self.A = scipy.sparse.csr_array((scaled, A.indices, A.indptr), A.shape) if self.sparse else scaled
+
+    def multiply(self, b):
+        """Return X b for b of shape (d,) or (d, m)."""
+        product = self.A @ np.ldexp(b[self.columns], self.exponent)
+        return _scatter(self.shape[0], self.rows, product)
+
+    def factorize(self, method, limit):
+        if method not in Method.__args__:
+            raise ValueError(f"method must be one of {', '.join(Method.__args__)}; got {method!r}")
+        smaller = min(self.A.shape)
+        if smaller == 0:
+            engine = _Zero(self.A)
+        elif method == "svd":
+            engine = _SVD(self.A)
+        elif method == "eigh" or (method == "auto" and (smaller <= limit or not self.sparse)):
+            engine = _Eigh(self.A)
+            if engine.undecided:
+                engine = _SVD(self.A)
+        elif method == "tikhonov" or (method == "auto" and self._core() <= CORE_LIMIT):
+            engine = _Tikhonov(self.A)
+        else:
+            engine = _LSQR(self.A)
+        return Factorization(self, engine)
+
+    def _core(self):
+        """Estimate the size of the dense core that elimination of the rare columns leaves."""
+        return np.count_nonzero(np.bincount(self.A.indices, minlength=self.A.shape[1]) >= 5)
+
+
+class _Spectral:
+    """An engine that knows the rank and the diagonals."""
+
+
+class _Zero(_Spectral):
+    method, rank = "eigh", 0
+
+    def __init__(self, A):
+        self.A = A
+
+    def solve(self, Y, penalty):
+        return np.zeros((self.A.shape[1], Y.shape[1]))
+
+    def dual(self, b):
+        return np.zeros((self.A.shape[0], b.shape[1]))
+
+    def diagonals(self):
+        n, d = self.A.shape
+        return np.zeros(n), np.zeros(d), np.zeros(n), np.zeros(d)
+
+
+class _Eigh(_Spectral):
+    """Eigenvectors of A'A (tall A) or AA' (wide A)."""
+
+    method = "eigh"
+
+    def __init__(self, A):
+        self.A = A
+        self.wide = A.shape[0] < A.shape[1]
+        T = A.T if self.wide else A  # tall: T'T is the smaller Gram matrix
+        self.T = T.tocsr() if scipy.sparse.issparse(T) else T
+        gram = self.T.T @ self.T
+        gram = gram.toarray() if scipy.sparse.issparse(gram) else gram
+        values, vectors = scipy.linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+        keep = values > SAFE_EIGENVALUE * values[-1]
+        self.values, self.vectors, self.null = values[keep], vectors[:, keep], vectors[:, ~keep]
+        self.rank = int(keep.sum())
+        self.undecided = self._null_norm() > max(A.shape) * EPS * np.sqrt(values[-1])
+
+    def _null_norm(self):
+        """Return the spectral norm of T on the supposed null space, free of the squaring."""
+        gram = np.zeros((self.null.shape[1],) * 2)
+        for _, block in _blocks(self.T, self.null):
+            gram += block.T @ block
+        return np.sqrt(max(np.linalg.eigvalsh(gram)[-1], 0)) if gram.size else 0.0
+
+    def _apply(self, b, function):
+        weighted = function(self.values)[:, None] * (self.vectors.T @ b)
+        return self.vectors @ weighted
+
+    def solve(self, Y, penalty):
+        # Refine b by the normal equations' own residual: A'r is free of the part of Y that no b can fit,
+        # and each step is a product with A', so b stays in the row space to rounding.
+        b, last = np.zeros((self.A.shape[1], Y.shape[1])), np.inf
+        for _ in range(10):
+            gradient = self.A.T @ (Y - self.A @ b) - penalty * b
+            step = self._newton(gradient, penalty)
+            size = np.linalg.norm(step, axis=0)
+            relative = np.max(size / np.maximum(np.linalg.norm(b + step, axis=0), np.finfo(float).tiny))
+            if relative > 0.5 * last:
+                break
+            b, last = b + step, relative
+            if relative < EPS:
+                break
+        return b
+
+    def _newton(self, gradient, penalty):
+        if self.wide:
+            return self.A.T @ self._apply(self.A @ gradient, lambda v: 1 / (v + penalty) / v)
+        return self.A.T @ (self.A @ self._apply(gradient, lambda v: 1 / (v + penalty) / v))
+
+    def dual(self, b):
+        """Return (AA')^+ A b, so that A'dual = b for b in the row space."""
+        if self.wide:
+            return self._apply(self.A @ b, lambda v: 1 / v)
+        return self.A @ self._apply(b, lambda v: 1 / v)
+
+    def diagonals(self):
+        # On the smaller side 1 - (null part) is exact where it matters, near 1.
+        near = 1 - np.sum(self.null**2, axis=1)
+        near_inverse = np.sum(self.vectors**2 / self.values, axis=1)
+        far, far_inverse = np.empty(self.T.shape[0]), np.empty(self.T.shape[0])
+        for rows, block in _blocks(self.T, self.vectors / np.sqrt(self.values)):
+            far[rows], far_inverse[rows] = np.sum(block**2, axis=1), np.sum(block**2 / self.values, axis=1)
+        if self.wide:
+            return near, far, near_inverse, far_inverse
+        return far, near, far_inverse, near_inverse
+
+
+class _SVD(_Spectral):
+    """Singular vectors of A."""
+
+    method = "svd"
+
+    def __init__(self, A):
+        self.A = A
+        if A.shape[0] * A.shape[1] > 20 * BLOCK:
+            raise MemoryError(
+                f"a dense SVD of the reduced {A.shape[0]} x {A.shape[1]} matrix needs too much memory; "
+                "use method='tikhonov' or 'lsqr', or rescale the columns of X"
+            )
+        dense = A.toarray() if scipy.sparse.issparse(A) else A
+        U, values, Vt = scipy.linalg.svd(dense, full_matrices=False, check_finite=False)
+        self.rank = int(np.count_nonzero(values > max(A.shape) * EPS * values[0]))
+        self.U, self.values, self.Vt = U[:, : self.rank], values[: self.rank], Vt[: self.rank]
+
+    def solve(self, Y, penalty):
+        weight = self.values / (self.values**2 + penalty) if penalty else 1 / self.values
+        return self.Vt.T @ (weight[:, None] * (self.U.T @ Y))
+
+    def dual(self, b):
+        return self.U @ ((self.Vt @ b) / self.values[:, None])
+
+    def diagonals(self):
+        U2, V2, inverse = self.U**2, self.Vt.T**2, 1 / self.values**2
+        return U2.sum(axis=1), V2.sum(axis=1), U2 @ inverse, V2 @ inverse
+
+
+class _Tikhonov:
+    """Iterated Tikhonov: b += (A'A + shift I)^-1 A'(y - A b), on one sparse factorization.
+
+    A component of singular value s gains a factor shift / (s^2 + shift) in every step.
+    """
+
+    method = "tikhonov"
+
+    def __init__(self, A):
+        self.A = A if scipy.sparse.issparse(A) else scipy.sparse.csr_array(A)
+        self.gram = (self.A.T @ self.A).tocsc()
+        # A column seen once makes singular values of about its own size; the smallest is somewhat smaller.
+        self.shift = max(1e-2 * self.gram.diagonal().min(), 1e-10 * self.gram.diagonal().max())
+        self.factor = self._factor(self.shift)
+
+    def _factor(self, shift):
+        eye = scipy.sparse.eye_array(self.gram.shape[0], format="csc")
+        return scipy.sparse.linalg.splu(
+            (self.gram + shift * eye).tocsc(),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
+
+    def solve(self, Y, penalty, steps=500):
+        factor = self.factor if penalty <= self.shift else self._factor(penalty)
+        b = np.zeros((self.A.shape[1], Y.shape[1]))
+        last = None
+        for _ in range(steps):
+            step = factor.solve(self.A.T @ (Y - self.A @ b) - penalty * b)
+            b += step
+            size = np.linalg.norm(step, axis=0)
+            norm = np.linalg.norm(b, axis=0)
+            if last is not None:
+                # What is left of a geometric series whose ratio is the one seen last.
+                ratio = np.minimum(size / np.where(last > 0, last, 1), 1 - EPS)
+                if np.all((size * ratio / (1 - ratio) <= 1e-13 * norm) | (size <= 4 * EPS * norm)):
+                    return b
+            last = size
+        raise RuntimeError(
+            f"iterated Tikhonov did not converge in {steps} steps (last one {np.max(size / norm):.1e} of the "
+            "solution): X has very small singular values; use method='eigh', 'svd' or 'lsqr'"
+        )
+
+
+class _LSQR:
+    method = "lsqr"
+
+    def __init__(self, A):
+        self.A = A
+
+    def solve(self, Y, penalty):
+        limit = 20 * max(self.A.shape)
+        b = np.empty((self.A.shape[1], Y.shape[1]))
+        for j, y in enumerate(Y.T):
+            b[:, j], stop, iterations = scipy.sparse.linalg.lsqr(
+                self.A, y, damp=np.sqrt(penalty), atol=1e-15, btol=1e-15, conlim=0, iter_lim=limit
+            )[:3]
+            if stop == 7:
+                raise RuntimeError(f"LSQR did not converge in {iterations} iterations; use method='eigh'")
+        return b
+
+
+# -------------------------------------------------------------------------------------------- checks
+
+
+def _blocks(T, V) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield row blocks of T V that are small enough to hold."""
+    height = max(1, BLOCK // max(1, V.shape[1]))
+    for start in range(0, T.shape[0], height):
+        rows = slice(start, min(start + height, T.shape[0]))
+        yield rows, T[rows] @ V
+
+
+def _as_columns(Y):
+    return Y[:, None] if Y.ndim == 1 else Y
+
+
+def _scatter(size, index, values):
+    out = np.zeros((size, *values.shape[1:]))
+    out[index] = values
+    return out
+
+
+def _check_count(name, value):
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def _check_real(name, array):
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+
+
+def _check_finite(name, values, locate):
+    finite = np.isfinite(values)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        where = locate(bad[0])
+        raise ValueError(
+            f"{name} must be finite, but {bad.size} of its entries are not; the first is "
+            f"{values.flat[bad[0]]} at {where}"
+        )
+
+
+def _check_matrix(X):
+    """Return X as a float64 array, or as a csr_array without stored zeros or duplicates."""
+    if scipy.sparse.issparse(X):
+        _check_real("X", X)
+        if X.ndim != 2:
+            raise ValueError(f"X must have shape (n, d), got {X.shape}")
+        A = scipy.sparse.csr_array(X, dtype=float)
+        coordinates = A.tocoo() if not np.isfinite(A.data).all() else None
+        _check_finite("X", A.data, lambda k: (int(coordinates.row[k]), int(coordinates.col[k])))
+        if not A.has_canonical_format or not A.data.all():
+            A = A.copy()
+            A.sum_duplicates()
+            A.eliminate_zeros()
+        return A
+    A = np.asarray(X)
+    _check_real("X", A)
+    if A.ndim != 2:
+        raise ValueError(f"X must have shape (n, d), got {A.shape}")
+    A = A.astype(float, copy=False)
+    _check_finite("X", A, lambda k: tuple(int(i) for i in np.unravel_index(k, A.shape)))
+    return A
+
+
+def _check_targets(Y, n):
+    if scipy.sparse.issparse(Y):
+        raise TypeError("Y must be a dense array of shape (n,) or (n, m); use Y.toarray()")
+    Y = np.asarray(Y)
+    _check_real("Y", Y)
+    if Y.ndim not in (1, 2) or Y.shape[0] != n:
+        raise ValueError(f"Y must have shape ({n},) or ({n}, m) to match X's {n} rows, got {Y.shape}")
+    Y = Y.astype(float, copy=False)
+    _check_finite("Y", Y, lambda k: tuple(int(i) for i in np.unravel_index(k, Y.shape)))
+    return Y
+
+
+def _check_errors(error, p):
+    error, p = np.asarray(error), np.asarray(p)
+    _check_real("error", error)
+    _check_real("p", p)
+    error, p = error.astype(float, copy=False), p.astype(float, copy=False)
+    if p.ndim != 1 or error.ndim not in (1, 2) or error.shape[0] != p.size:
+        raise ValueError(f"error must have shape (d,) or (d, m) and p (d,), got {error.shape} and {p.shape}")
+    if not np.all((p >= 0) & (p <= 1)):
+        raise ValueError("p must hold probabilities between 0 and 1")
+    _check_finite("error", error, lambda k: tuple(int(i) for i in np.unravel_index(k, error.shape)))
+    return error, p
+
+
+def _check_features(name, features, d):
+    index = np.asarray(features if isinstance(features, np.ndarray) else list(features))
+    if index.size == 0:
+        return np.empty(0, dtype=np.intp)
+    if index.ndim != 1 or index.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be a list of feature numbers, got {features!r}")
+    if index.min() < 0 or index.max() >= d:
+        raise ValueError(
+            f"{name} must lie between 0 and {d - 1}, got {index.min() if index.min() < 0 else index.max()}"
+        )
+    if np.unique(index).size != index.size:
+        raise ValueError(f"{name} must not repeat a feature")
+    return index
