@@ -1,0 +1,257 @@
+"""Triplets as indices into a pool of images: long-tailed training sets and composed test sets.
+
+A data set of M triplets is an integer array of shape (M, 3) into a pool and M targets; no image is copied.
+Sources: section 5.2 and appendices D, D.1 and D.2 of the paper.
+"""
+
+import numpy as np
+
+WEIGHTED = (1.0, 2.0, 3.0)  # appendix D.2.1; its coefficients are not readable in the text we have
+
+
+def zipf_counts(total, labels=10, exponent=2.0):
+    """Count the images of each label under Zipf's law (appendix D).
+
+    Label r gets ``floor(c / (r + 1)**exponent)`` images, with the largest integer c at which the counts do
+    not exceed ``total``; what is then still missing goes to label 0. At 120,000 images this is the paper's
+    table.
+
+    Parameters
+    ----------
+    total : int
+        Number of images.
+    labels : int
+        Number of labels.
+    exponent : float
+        Zipf exponent; 2 reproduces the table of appendix D.2.
+
+    Returns
+    -------
+    ndarray, int64, shape (labels,)
+        Counts that add up to ``total``.
+
+    Examples
+    --------
+    >>> zipf_counts(120_000).tolist()
+    [77435, 19358, 8603, 4839, 3097, 2150, 1580, 1209, 955, 774]
+    """
+    if total < labels:
+        raise ValueError(f"total is {total}, but {labels} labels need at least one image each")
+    powers = np.arange(1, labels + 1) ** float(exponent)
+    low, high = 0, total  # the sum of the floors grows with c, so bisection finds the largest admissible one
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if np.floor(middle / powers).sum() <= total else (low, middle)
+    counts = np.floor(low / powers).astype(np.int64)
+    counts[0] += total - counts.sum()
+    if counts.min() < 1:
+        raise ValueError(f"Zipf's law leaves label {counts.argmin()} without an image at a total of {total}")
+    return counts
+
+
+def draw(labels, counts, rng):
+    """Draw images with exactly the given counts and group them into triplets at random.
+
+    An image is repeated only where its label has fewer images than needed, and then all images of the label
+    are used equally often, to within one.
+
+    Parameters
+    ----------
+    labels : ndarray, int, shape (N,)
+        Labels of the pool.
+    counts : sequence of int
+        Wanted number of images of label 0, 1, …; the sum must be divisible by three.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, int64, shape (sum(counts) / 3, 3)
+        Indices into the pool, in an order that says nothing about the labels.
+
+    Examples
+    --------
+    >>> labels = np.repeat([0, 1], [5, 10])
+    >>> triplets = draw(labels, [9, 3], np.random.default_rng(0))
+    >>> triplets.shape, np.bincount(labels[triplets].ravel()).tolist()
+    ((4, 3), [9, 3])
+    """
+    if sum(counts) % 3:
+        raise ValueError(f"the counts add up to {sum(counts)}, which is not divisible by three")
+    chosen = []
+    for label, count in enumerate(counts):
+        own = np.flatnonzero(labels == label)
+        if len(own) == 0 and count:
+            raise ValueError(f"the pool has no image of label {label}, of which {count} are wanted")
+        rounds = [rng.permutation(own) for _ in range(-(-count // max(len(own), 1)))]
+        chosen.append(np.concatenate([np.empty(0, np.int64), *rounds])[:count])
+    return rng.permutation(np.concatenate(chosen)).reshape(-1, 3)
+
+
+def long_tailed(labels, size, rng, *, rare=None, exponent=2.0):
+    """Draw a long-tailed training set: Zipf counts, optionally with the count of the last label set.
+
+    Parameters
+    ----------
+    labels : ndarray, int, shape (N,)
+        Labels of the pool, 0 to L − 1.
+    size : int
+        Number of triplets.
+    rng : numpy.random.Generator
+    rare : int, optional
+        Number of images of label L − 1, all distinct. The difference to Zipf's law is made up by label 0, so
+        that the size stays. Default: what the law gives.
+    exponent : float
+        Zipf exponent.
+
+    Returns
+    -------
+    ndarray, int64, shape (size, 3)
+
+    Raises
+    ------
+    ValueError
+        If the pool has fewer distinct images of the last label than wanted.
+    """
+    counts = zipf_counts(3 * size, int(labels.max()) + 1, exponent)
+    if rare is not None:
+        counts[0] += counts[-1] - rare
+        counts[-1] = rare
+    available = int((labels == len(counts) - 1).sum())
+    if counts[-1] > available:
+        raise ValueError(
+            f"{counts[-1]} distinct images of label {len(counts) - 1} are wanted, the pool has {available}"
+        )
+    return draw(labels, counts, rng)
+
+
+def subset(triplets, labels, size, rare, rng):
+    """Choose triplets at random so that the last label appears exactly ``rare`` times (appendix D.2).
+
+    The paper trains each model on a random 80 % of 40,000 triplets, with the number of 9s held equal. So
+    triplets with a 9 are taken in random order until there are ``rare`` of them, and the rest is filled with
+    triplets that have none.
+
+    Parameters
+    ----------
+    triplets : ndarray, int, shape (M, 3)
+        Indices into the pool.
+    labels : ndarray, int, shape (N,)
+        Labels of the pool.
+    size : int
+        Number of triplets to keep.
+    rare : int
+        Number of images of the last label in them.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, int64, shape (size, 3)
+        Rows of ``triplets`` in random order.
+
+    Raises
+    ------
+    ValueError
+        If no such choice exists.
+    """
+    last = labels.max()
+    count = (labels[triplets] == last).sum(axis=1)
+    taken, missing = [], rare
+    for row in rng.permutation(np.flatnonzero(count)):
+        if (
+            count[row] <= missing
+        ):  # passing over a row that holds too many leaves the rows with one to fill up
+            taken.append(row)
+            missing -= count[row]
+        if not missing:
+            break
+    plain = np.flatnonzero(count == 0)
+    fill = size - len(taken)
+    if missing or not 0 <= fill <= len(plain):
+        raise ValueError(
+            f"no choice of {size} triplets with {rare} images of label {last}: the {len(triplets)} given "
+            f"hold {count.sum()} of them, and {len(plain)} triplets without"
+        )
+    rows = np.concatenate([np.array(taken, dtype=np.int64), rng.choice(plain, fill, replace=False)])
+    return triplets[rng.permutation(rows)]
+
+
+def pairs(labels, partners, size, rng):
+    """Draw pairs of partner images for a composed test set.
+
+    Parameters
+    ----------
+    labels : ndarray, int, shape (N,)
+        Labels of the test pool.
+    partners : sequence of int
+        Labels that both members of a pair are drawn from: uniform over the labels, then over their images.
+    size : int
+        Number of pairs.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, int64, shape (size, 2)
+        Indices into the pool. Every image is used equally often, to within one, so that 500 pairs of 5 × 200
+        images use each image exactly once (appendix D.2).
+    """
+    per_label = [np.flatnonzero(labels == label) for label in partners]
+    if min(map(len, per_label)) == 0:
+        raise ValueError(f"the pool lacks one of the partner labels {list(partners)}")
+    need = -(-2 * size // len(partners))
+    images = [
+        np.concatenate([rng.permutation(own) for _ in range(-(-need // len(own)))])[:need]
+        for own in per_label
+    ]
+    return rng.permutation(np.concatenate(images))[: 2 * size].reshape(size, 2)
+
+
+def composed(rare, partners, position):
+    """Combine every rare image with every pair of partners.
+
+    Parameters
+    ----------
+    rare : ndarray, int, shape (R,)
+        Indices of rare images.
+    partners : ndarray, int, shape (P, 2)
+        Pairs of indices, see :func:`pairs`.
+    position : {0, 1, 2}
+        Place of the rare image in the triplet.
+
+    Returns
+    -------
+    ndarray, int32, shape (R · P, 3)
+        The rare image changes slowest. D.1's 600 × 2,700 combinations take 19 MB.
+
+    Examples
+    --------
+    >>> composed(np.array([7, 8]), np.array([[0, 1], [2, 3]]), position=1).tolist()
+    [[0, 7, 1], [2, 7, 3], [0, 8, 1], [2, 8, 3]]
+    """
+    if position not in (0, 1, 2):
+        raise ValueError(f"position is {position}; it must be 0, 1 or 2")
+    out = np.empty((len(rare), len(partners), 3), np.int32)
+    out[:, :, position] = np.asarray(rare)[:, None]
+    out[:, :, [place for place in range(3) if place != position]] = partners
+    return out.reshape(-1, 3)
+
+
+def targets(labels, triplets, weights=(1.0, 1.0, 1.0)):
+    """Return the weighted sum of the three labels: the sum (section 5.2) or another target (D.2.1).
+
+    Parameters
+    ----------
+    labels : ndarray, int, shape (N,)
+    triplets : ndarray, int, shape (M, 3)
+    weights : sequence of three floats
+        Coefficient of each position.
+
+    Returns
+    -------
+    ndarray, float32, shape (M,)
+
+    Examples
+    --------
+    >>> targets(np.array([4, 9]), np.array([[0, 0, 1]]), weights=(1, 2, 3)).tolist()
+    [39.0]
+    """
+    return (labels[triplets] @ np.asarray(weights, dtype=float)).astype(np.float32)
