@@ -1,0 +1,247 @@
+"""Run chapters with papermill, with the checks that papermill lacks (``memcomp run``)."""
+
+import ast
+import difflib
+import os
+import re
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+import memcomp
+
+# What a kernel prints when it lost the race for a port or did not come up; seen with several kernels at once.
+KERNEL_DID_NOT_START = re.compile(
+    r"Address already in use|Kernel died before replying to kernel_info|Kernel didn't respond in \d+ seconds"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one chapter.
+
+    Attributes
+    ----------
+    chapter : str
+        Name of the notebook without its ending.
+    error : str or None
+        The last line of what went wrong, None if all went well.
+    seconds : float
+        Wall-clock time.
+    notebook, log : pathlib.Path
+        The executed notebook and what papermill and the kernel printed.
+    """
+
+    chapter: str
+    error: str | None
+    seconds: float
+    notebook: Path
+    log: Path
+
+
+def project():
+    """Return the folder of the checkout: the one that holds ``notebooks/`` and ``profiles/``.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder that holds the package if it is a checkout, else the working folder if that is one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If neither is.
+    """
+    for folder in (Path(memcomp.__file__).resolve().parents[1], Path.cwd()):
+        if (folder / "notebooks").is_dir() and (folder / "profiles").is_dir():
+            return folder
+    raise FileNotFoundError(
+        "no notebooks/ and profiles/ here: clone the repository and run memcomp inside it "
+        "(pip installs the package without its notebooks)"
+    )
+
+
+def chapters():
+    """Return the notebooks by name, in reading order: a dict of str to pathlib.Path."""
+    return {path.stem: path for path in sorted((project() / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
+
+
+def find(name):
+    """Return the chapters that `name` means.
+
+    Parameters
+    ----------
+    name : str
+        ``"all"``, a chapter's name (``"08_mnist_sum"``), its number (``"08"``, ``"8"``) or its words
+        (``"mnist_sum"``).
+
+    Returns
+    -------
+    list of str
+        Chapter names.
+
+    Raises
+    ------
+    ValueError
+        If there is no such chapter; the message names the nearest.
+    """
+    known = chapters()
+    if name == "all":
+        return list(known)
+    spellings = {}
+    for chapter in known:
+        number, words = chapter.split("_", 1)
+        spellings |= {chapter: chapter, number: chapter, str(int(number)): chapter, words: chapter}
+    if name in spellings:
+        return [spellings[name]]
+    raise ValueError(
+        f"no chapter {name!r}{_nearest(name, spellings)}; the chapters are {', '.join(known)}, or all"
+    )
+
+
+def parameters(chapter, profile="quick", given=()):
+    """Return what papermill should hand to a chapter, checked against the chapter's own parameters.
+
+    Parameters
+    ----------
+    chapter : str
+        Name of a notebook.
+    profile : str
+        ``"quick"`` for the notebook's own defaults, else the name of a folder in ``profiles/``.
+    given : mapping of str to str
+        Further parameters as typed; each is read as YAML.
+
+    Returns
+    -------
+    dict
+        Parameters that differ from the notebook's defaults.
+
+    Raises
+    ------
+    ValueError
+        If the notebook has no such parameter, or the value is of another type than its default. papermill
+        itself would warn and run the defaults.
+    FileNotFoundError
+        If the profile has no file for this chapter.
+    """
+    defaults = _defaults(chapter)
+    values = {}
+    if profile != "quick":
+        path = project() / "profiles" / profile / f"{chapter}.yaml"
+        if not path.exists():
+            there = sorted(one.stem for one in path.parent.glob("*.yaml"))
+            raise FileNotFoundError(
+                f"profile {profile!r} has no file for {chapter}: expected profiles/{profile}/{chapter}.yaml; "
+                f"it has {', '.join(there) or 'none at all'}"
+            )
+        values = yaml.safe_load(path.read_text()) or {}
+        _check(values, defaults, f"profiles/{profile}/{chapter}.yaml", chapter)
+    typed = {name: yaml.safe_load(value) for name, value in dict(given).items()}
+    _check(typed, defaults, "-p", chapter)
+    return values | typed
+
+
+def run(names, profile="quick", given=()):
+    """Execute chapters one after the other, each in a process of its own.
+
+    Executed notebooks and logs go to a new folder ``runs/TIME-PROFILE/``. A chapter that fails does not stop
+    the next. A kernel that did not start is given one more chance.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Chapters, as from `find`.
+    profile, given
+        As for `parameters`. All are checked before the first chapter starts.
+
+    Yields
+    ------
+    Outcome
+        One for each chapter, as it ends.
+    """
+    todo = {name: parameters(name, profile, given) for name in names}
+    folder = Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z-{profile}"
+    (project() / folder).mkdir(parents=True)
+    for name, values in todo.items():
+        yield _run_one(name, values, folder)
+
+
+def _run_one(chapter, values, folder):
+    root = project()
+    notebook, log, chosen = (folder / f"{chapter}{end}" for end in (".ipynb", ".log", ".yaml"))
+    (root / chosen).write_text(yaml.safe_dump(values))
+    # Relative paths, so that neither the log nor the notebook tells where this machine keeps things.
+    command = [sys.executable, "-m", "papermill", f"notebooks/{chapter}.ipynb", str(notebook)]
+    command += ["-f", str(chosen), "--cwd", "notebooks", "--log-output", "--no-progress-bar"]
+    started = time.perf_counter()
+    for attempt in (1, 2):
+        with open(root / log, "a") as file:
+            code, text = _follow(command, root, file)
+        if code == 0 or attempt == 2 or not KERNEL_DID_NOT_START.search(text):
+            break
+    error = None if code == 0 else _last_line(text) or f"papermill ended with status {code}"
+    return Outcome(chapter, error, time.perf_counter() - started, root / notebook, root / log)
+
+
+def _follow(command, root, log):
+    """Run `command`, copy what it prints to `log` without this machine's paths; return status and text."""
+    lines = []
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout:
+            line = line.replace(str(root), ".").replace(str(Path.home()), "~")
+            log.write(line)
+            log.flush()
+            lines.append(line)
+    return process.returncode, "".join(lines)
+
+
+def _last_line(text):
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else None
+
+
+def _defaults(chapter):
+    """Return the notebook's parameters and their defaults."""
+    import papermill
+
+    path = chapters()[chapter]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # papermill only warns if the parameters cell is missing
+        inferred = papermill.inspect_notebook(str(path))
+    if not inferred:
+        raise ValueError(
+            f"{path.name} has no parameters: its first code cell must carry the tag 'parameters'"
+        )
+    return {name: ast.literal_eval(one["default"]) for name, one in inferred.items()}
+
+
+def _check(values, defaults, where, chapter):
+    for name, value in values.items():
+        if name not in defaults:
+            raise ValueError(
+                f"{chapter} has no parameter {name!r} ({where}){_nearest(name, defaults)}; "
+                f"its parameters are {', '.join(defaults)}"
+            )
+        default = defaults[name]
+        if default is None or value is None:
+            continue
+        kind = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, kind) or (isinstance(value, bool) and not isinstance(default, bool)):
+            raise ValueError(
+                f"{chapter}: parameter {name!r} ({where}) is {value!r}, expected {type(default).__name__} "
+                f"like its default {default!r}"
+            )
+
+
+def _nearest(name, known):
+    match = difflib.get_close_matches(str(name), list(known), n=1)
+    return f", did you mean {match[0]!r}?" if match else ""
