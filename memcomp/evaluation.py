@@ -1,0 +1,127 @@
+"""Outputs and mean squared errors of a trained network on triplets.
+
+Where the three images meet only in a sum (every architecture but ``cross_channel``), a test set is evaluated
+as it is composed: each image is encoded once, and a triplet is three additions.
+"""
+
+import contextlib
+
+import numpy as np
+import torch
+
+from memcomp.models import Composing
+from memcomp.training import scaled
+
+_CHUNK = 1 << 22  # numbers held at a time
+
+
+def predict(model, images, triplets, factorised=True):
+    """Return the output of a network for every triplet, in evaluation mode.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        From :func:`memcomp.models.build`; evaluated on the device that it is on.
+    images : ndarray, uint8 (N, 28, 28) or float32 (N, dim)
+        The pool. Bytes are divided by 255.
+    triplets : ndarray, int, shape (M, 3)
+        Indices into the pool.
+    factorised : bool
+        Encode each image once where the architecture allows. ``False`` runs every triplet through the model.
+
+    Returns
+    -------
+    ndarray, float32, shape (M,)
+    """
+    device = next(model.parameters()).device
+    triplets = np.asarray(triplets)
+    output = torch.empty(len(triplets))
+    with _evaluating(model):
+        if factorised and isinstance(model, Composing):
+            used = np.zeros(len(images), dtype=bool)
+            used[triplets] = True
+            parts = _parts(model, torch.as_tensor(images[used]).to(device))
+            places = torch.as_tensor((np.cumsum(used) - 1)[triplets]).to(device)
+            for rows in torch.arange(len(triplets)).split(max(1, _CHUNK // parts.shape[-1])):
+                total = sum(parts[position, places[rows, position]] for position in range(3))
+                output[rows] = model.finish(total).cpu()
+        else:
+            pool = torch.as_tensor(np.ascontiguousarray(images)).to(device)
+            for rows in torch.arange(len(triplets)).split(1024):
+                index = torch.as_tensor(triplets[rows.numpy()].astype(np.int64)).to(device)
+                output[rows] = model(scaled(pool[index])).cpu()
+    return output.numpy()
+
+
+def mse(model, images, triplets, targets, factorised=True):
+    """Return the mean squared error of a network on triplets, in evaluation mode.
+
+    Parameters
+    ----------
+    model, images, triplets, factorised
+        As in :func:`predict`.
+    targets : ndarray, shape (M,)
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> from memcomp.models import build
+    >>> pool = np.zeros((4, 28, 28), np.uint8)
+    >>> mse(build("sum", width=1), pool, np.array([[0, 1, 2], [1, 2, 3]]), np.zeros(2)) >= 0
+    True
+    """
+    if np.shape(targets) != (len(triplets),):
+        raise ValueError(f"targets have shape {np.shape(targets)}; expected ({len(triplets)},)")
+    error = predict(model, images, triplets, factorised).astype(np.float64) - targets
+    return float(np.mean(error**2))
+
+
+def contributions(model, images, base, factorised=True):
+    """Return what each image adds to the output of a network, measured against given partners.
+
+    The contribution of an image at a position is the mean output over ``base`` with that image put there,
+    less the mean output over ``base`` itself. It is defined for every architecture; for ``sum`` it is the
+    output for the image less that for the image replaced.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        From :func:`memcomp.models.build`.
+    images : ndarray, shape (N, …)
+        The pool.
+    base : ndarray, int, shape (B, 3)
+        Triplets that serve as surroundings.
+    factorised : bool
+        As in :func:`predict`.
+
+    Returns
+    -------
+    ndarray, float64, shape (3, N)
+        One row for each position.
+    """
+    plain = predict(model, images, base, factorised).mean(dtype=np.float64)
+    placed = np.tile(base, (3, len(images), 1, 1))  # (3, N, B, 3)
+    for position in range(3):
+        placed[position, :, :, position] = np.arange(len(images))[:, None]
+    outputs = predict(model, images, placed.reshape(-1, 3), factorised)
+    return outputs.reshape(3, len(images), len(base)).mean(2, dtype=np.float64) - plain
+
+
+def _parts(model, images):
+    """Encode images (N, …) to what each adds to the sum at each position, (3, N, H)."""
+    parts = [model.parts(model.encode(scaled(chunk))) for chunk in images.split(1024)]
+    return torch.cat(parts, 1)
+
+
+@contextlib.contextmanager
+def _evaluating(model):
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)

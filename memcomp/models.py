@@ -1,0 +1,254 @@
+"""Networks that map three images to one number (section 5.2, appendix D.1).
+
+``sum``, ``linear`` and ``two_layer`` look at each image on its own, through one shared encoder, and combine
+what they find; ``cross_channel`` mixes the three images from its first convolution on. ``gaussian`` is the
+additive two-layer network of appendix D.1, for vectors in place of images.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torchvision.models.resnet import BasicBlock
+
+ARCHITECTURES = ("sum", "linear", "two_layer", "cross_channel", "gaussian")
+
+
+def build(
+    architecture,
+    width=64,
+    *,
+    seed=0,
+    stem="imagenet",
+    hidden=None,
+    normalise="together",
+    rewrite=True,
+    dim=100,
+):
+    """Build a network for triplets.
+
+    Parameters
+    ----------
+    architecture : {"sum", "linear", "two_layer", "cross_channel", "gaussian"}
+        ``sum`` adds three outputs of one ResNet-18; ``linear`` and ``two_layer`` put one linear layer, or two
+        with a ReLU between, on the three concatenated feature vectors; ``cross_channel`` is a ResNet-18 with
+        the three images as its colour channels; ``gaussian`` adds three outputs of a two-layer network.
+    width : int
+        Channels of the first stage; torchvision's ResNet-18 has 64, and features are ``8 * width`` long. For
+        ``gaussian``: number of hidden units, which the paper does not give.
+    seed : int
+        Seed of the initial weights.
+    stem : {"imagenet", "small"}
+        ``imagenet`` is torchvision's 7×7 convolution of stride 2 and max-pooling; ``small`` a 3×3 convolution
+        of stride 1. The paper does not say; the first is what "standard ResNet-18" means.
+    hidden : int, optional
+        Hidden units of the ``two_layer`` head; default ``8 * width``. The paper does not give it.
+    normalise : {"together", "apart"}
+        How batch normalization sees a batch of B triplets in training: ``together`` encodes the 3·B images in
+        one call (statistics over all of them, one update of the running ones), ``apart`` in one call for each
+        position (statistics over B images, three updates).
+    rewrite : bool
+        Compute convolutions on maps of one or two pixels as matrix products: the same function of the same
+        parameters, up to rounding, and faster on a CPU.
+    dim : int
+        Length of a vector, for ``gaussian``.
+
+    Returns
+    -------
+    torch.nn.Module
+        Takes (B, 3, 28, 28), or (B, 3, dim) for ``gaussian``, to (B,).
+
+    Raises
+    ------
+    ValueError
+        For an unknown architecture, stem or way to normalise.
+
+    Examples
+    --------
+    >>> model = build("linear", width=4)
+    >>> model(torch.zeros(2, 3, 28, 28)).shape
+    torch.Size([2])
+    """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
+    if normalise not in ("together", "apart"):
+        raise ValueError(f"normalise is {normalise!r}; choose 'together' or 'apart'")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if architecture == "gaussian":
+            return Composing(nn.Sequential(nn.Linear(dim, width), nn.ReLU()), width, "sum")
+        if architecture == "cross_channel":
+            return CrossChannel(encoder(width, 3, stem, rewrite), 8 * width)
+        return Composing(encoder(width, 1, stem, rewrite), 8 * width, architecture, hidden, normalise)
+
+
+class Composing(nn.Module):
+    """One encoder for every image, and a head in which the three images meet only in a sum.
+
+    The output is ``finish(Σ_p parts(encode(image_p))[p])``, which is what makes a composed test set cheap:
+    each image is encoded once (:mod:`memcomp.evaluation`).
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        Takes one image each, (N, 1, 28, 28), or one vector each, (N, dim), to features (N, F).
+    features : int
+        F.
+    head : {"sum", "linear", "two_layer"}
+    hidden : int, optional
+        Hidden units of ``two_layer``; default F.
+    normalise : {"together", "apart"}
+        See :func:`build`.
+    """
+
+    def __init__(self, encoder, features, head, hidden=None, normalise="together"):
+        super().__init__()
+        self.encoder = encoder
+        self.normalise = normalise
+        self.head = head
+        if head == "two_layer":
+            self.first = nn.Linear(3 * features, hidden or features)
+            self.last = nn.Linear(hidden or features, 1)
+        else:
+            self.first = nn.Linear(features if head == "sum" else 3 * features, 1)
+
+    def forward(self, x):
+        """Take triplets (B, 3, 28, 28), or (B, 3, dim), to outputs (B,)."""
+        if self.normalise == "together":
+            features = self.encode(x.flatten(0, 1)).unflatten(0, (-1, 3))
+        else:
+            features = torch.stack([self.encode(images) for images in x.unbind(1)], 1)
+        # The head keeps the precision of its weights: sums up to 27 do not survive eight bits.
+        with torch.autocast(x.device.type, enabled=False):
+            features = features.to(self.first.weight.dtype)
+            if self.head == "sum":
+                return self.first(features.sum(1)).squeeze(-1) + 2 * self.first.bias
+            return self.finish(self.first(features.flatten(1)))
+
+    def encode(self, images):
+        """Take single images (N, 28, 28), or vectors (N, dim), to features (N, F)."""
+        return self.encoder(images.unsqueeze(1) if images.dim() == 3 else images)
+
+    def parts(self, features):
+        """Return what each image adds to the sum at each position: (N, F) to (3, N, H)."""
+        if self.head == "sum":
+            return self.first(features).expand(3, -1, -1)
+        weights = self.first.weight.unflatten(1, (3, -1)).transpose(0, 1)
+        return features @ weights.mT + self.first.bias / 3
+
+    def finish(self, total):
+        """Take the sum of three parts, (…, H), to the output (…)."""
+        return (self.last(total.relu()) if self.head == "two_layer" else total).squeeze(-1)
+
+
+class CrossChannel(nn.Module):
+    """ResNet-18 that sees the three images as colour channels, so that they meet in its first layer.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        Takes (B, 3, 28, 28) to features (B, F).
+    features : int
+        F.
+    """
+
+    def __init__(self, encoder, features):
+        super().__init__()
+        self.encoder = encoder
+        self.first = nn.Linear(features, 1)
+
+    def forward(self, x):
+        """Take triplets (B, 3, 28, 28) to outputs (B,)."""
+        features = self.encoder(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.first(features.to(self.first.weight.dtype)).squeeze(-1)
+
+
+def encoder(width=64, channels=1, stem="imagenet", rewrite=True):
+    """Return torchvision's ResNet-18 without its last layer, at any width.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the first stage.
+    channels : int
+        Channels of the input.
+    stem : {"imagenet", "small"}
+        See :func:`build`.
+    rewrite : bool
+        See :func:`build`.
+
+    Returns
+    -------
+    torch.nn.Module
+        Takes (N, channels, 28, 28) to (N, 8 · width). Its parameters have torchvision's names and shapes.
+    """
+    if stem not in ("imagenet", "small"):
+        raise ValueError(f"stem is {stem!r}; choose 'imagenet' or 'small'")
+    net = _Encoder(width, channels, stem)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    for stage in list(net.children())[2:]:
+        # Channels-last pays from the first stage on; a one-channel convolution loses a factor of four by it.
+        stage.to(memory_format=torch.channels_last)
+        for block in stage if rewrite else ():
+            block.conv1, block.conv2 = _SmallMapConv.like(block.conv1), _SmallMapConv.like(block.conv2)
+            if block.downsample is not None:
+                block.downsample[0] = _SmallMapConv.like(block.downsample[0])
+    return net
+
+
+class _Encoder(nn.Module):
+    """ResNet-18 from torchvision's blocks, without its last layer."""
+
+    def __init__(self, width, channels, stem):
+        super().__init__()
+        kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
+        self.pool = stem == "imagenet"
+        self.conv1 = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, 1)
+        self.layer2 = _stage(width, 2 * width, 2)
+        self.layer3 = _stage(2 * width, 4 * width, 2)
+        self.layer4 = _stage(4 * width, 8 * width, 2)
+
+    def forward(self, x):
+        x = self.bn1(self.conv1(x)).contiguous(memory_format=torch.channels_last)
+        if self.pool:
+            x = functional.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        x = x.relu()  # after the pooling, which it commutes with, on a quarter of the pixels
+        return self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
+
+
+def _stage(inputs, outputs, stride):
+    down = None
+    if stride > 1:
+        down = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(BasicBlock(inputs, outputs, stride, down), BasicBlock(outputs, outputs))
+
+
+class _SmallMapConv(nn.Conv2d):
+    """A convolution that is computed as a matrix product where its map is that small.
+
+    On a map of one pixel a padded 3×3 convolution is its centre tap; on 2×2 pixels with stride 2 it sees four
+    of its nine taps; a 1×1 convolution is a matrix product on any map.
+    """
+
+    @classmethod
+    def like(cls, conv):
+        shape = conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding
+        new = nn.utils.skip_init(cls, *shape, bias=False)  # which would move the random generator on
+        new.weight = conv.weight
+        return new
+
+    def forward(self, x):
+        size, (kernel, _), (stride, _) = x.shape[-1], self.kernel_size, self.stride
+        if x.device.type == "cpu":
+            if kernel == 1:
+                pixels = x[:, :, ::stride, ::stride].permute(0, 2, 3, 1)
+                return functional.linear(pixels, self.weight[:, :, 0, 0]).permute(0, 3, 1, 2)
+            if size == 1:
+                return functional.linear(x.flatten(1), self.weight[:, :, 1, 1])[:, :, None, None]
+            if size == 2 and stride == 2:
+                return functional.linear(x.flatten(1), self.weight[:, :, 1:, 1:].flatten(1))[:, :, None, None]
+        return super().forward(x)

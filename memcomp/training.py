@@ -1,0 +1,291 @@
+"""One plain training loop, and a quicker one for the smallest network."""
+
+import math
+import time
+
+import numpy as np
+import torch
+from torch.nn.functional import mse_loss
+from tqdm import tqdm
+
+
+class NonFiniteLoss(FloatingPointError):
+    """The training loss is infinite or not a number; the message names the run and the step."""
+
+
+def fit(
+    model,
+    images,
+    triplets,
+    targets,
+    *,
+    epochs,
+    batch_size=256,
+    lr=1e-4,
+    optimizer="adam",
+    weight_decay=0.0,
+    schedule="constant",
+    warmup=0,
+    seed=0,
+    device="cpu",
+    mixed=False,
+    cuda_graph=False,
+    name="",
+    progress=True,
+):
+    """Train a network on triplets by mean squared error.
+
+    The pool of images goes to the device once, as it is; a batch is one gather from it. In every epoch the
+    triplets are shuffled, and what does not fill a batch is left out.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        From :func:`memcomp.models.build`; trained in place and moved to ``device``.
+    images : ndarray, uint8 (N, 28, 28) or float32 (N, dim)
+        The pool. Bytes are divided by 255.
+    triplets : ndarray, int, shape (M, 3)
+        Indices into the pool.
+    targets : ndarray, float32, shape (M,)
+    epochs, batch_size : int
+        Appendix D.2: 300 and 256.
+    lr : float
+        Learning rate; appendix D.2: 1e-4.
+    optimizer : {"adam", "adamw"}
+        With ``adam``, weight decay is an L2 term in the gradient; with ``adamw`` it is decoupled.
+    weight_decay : float
+    schedule : {"constant", "cosine"}
+        Learning rate over the steps: constant, or a half cosine down to 0.
+    warmup : int
+        Steps over which the rate first rises linearly.
+    seed : int
+        Seed of the order of the triplets.
+    device : str
+        ``cpu``, ``cuda``, ``cuda:1``, …
+    mixed : bool
+        Encoder in bfloat16, head and loss in float32.
+    cuda_graph : bool
+        Record one step as a CUDA graph and replay it, which saves launching hundreds of small kernels a step.
+        CUDA only.
+    name : str
+        What to call this run in the progress bar and in errors; for instance its config.
+    progress : bool
+        Show a bar with the loss and the time left.
+
+    Returns
+    -------
+    dict
+        ``loss``: mean training loss of each epoch (list of float), ``steps``: number of steps, ``seconds``.
+
+    Raises
+    ------
+    NonFiniteLoss
+        If the loss overflows or becomes undefined.
+    ValueError
+        For an unknown optimizer or schedule, shapes that do not fit, or a batch larger than the data set.
+
+    Notes
+    -----
+    The same seed gives the same bits on one CPU with one number of threads. On the CPU, denormal numbers are
+    flushed to zero while training: weights that decay towards zero slow every step down otherwise.
+    """
+    rates = _rates(lr, schedule, warmup, epochs * _batches(images, triplets, targets, batch_size))
+    device = torch.device(device)
+    if cuda_graph and device.type != "cuda":
+        raise ValueError(f"cuda_graph needs a CUDA device, not {device}")
+    model = model.to(device).train()
+    update = _optimizer(optimizer, model.parameters(), lr, weight_decay, device)
+    pool, triplets, targets = _to_device(images, triplets, targets, device)
+    generator = torch.Generator().manual_seed(seed)
+
+    def step(rows):
+        update.zero_grad()
+        x = scaled(pool[triplets[rows]])
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed, cache_enabled=not cuda_graph):
+            output = model(x)
+        loss = mse_loss(output, targets[rows])
+        loss.backward()
+        update.step()
+        return loss.detach()
+
+    if cuda_graph:
+        step = _recorded(step, torch.zeros(batch_size, dtype=torch.int64, device=device), model, update)
+
+    def shuffle():
+        return torch.randperm(len(triplets), generator=generator).to(device)
+
+    return _loop(shuffle, step, update, rates, epochs, batch_size, name, progress)
+
+
+def fit_additive(
+    model, vectors, triplets, targets, *, epochs, batch_size=256, lr=1e-4, seed=0, name="", progress=True
+):
+    """Train the additive two-layer network of appendix D.1 on the CPU, with its gradient written out.
+
+    Does what :func:`fit` does with Adam at a constant rate, up to rounding, and two to three times as fast:
+    without a graph to record, every intermediate result stays in the cache. That is also faster than training
+    many networks at once as batched matrix products, whose intermediate results do not fit there.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        ``build("gaussian", …)``; trained in place.
+    vectors : ndarray, float32, shape (N, dim)
+        The pool.
+    triplets, targets, epochs, batch_size, lr, seed, name, progress
+        As in :func:`fit`.
+
+    Returns
+    -------
+    dict
+        As from :func:`fit`.
+
+    Raises
+    ------
+    NonFiniteLoss, ValueError
+        As :func:`fit`.
+    """
+    rates = _rates(lr, "constant", 0, epochs * _batches(vectors, triplets, targets, batch_size))
+    cpu = torch.device("cpu")
+    pool, triplets, targets = _to_device(vectors, triplets, targets, cpu)
+    pool = torch.nn.functional.pad(pool, (0, 1), value=1.0)  # a constant input carries the bias
+    layer, last = model.encoder[0], model.first
+    weights = torch.cat([layer.weight, layer.bias[:, None]], 1).detach()
+    readout, offset = last.weight[0].detach().clone(), last.bias.detach().clone()
+    for parameter in (weights, readout, offset):
+        parameter.grad = torch.zeros_like(parameter)
+    update = _optimizer("adam", (weights, readout, offset), lr, 0.0, cpu)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.empty(3 * batch_size, pool.shape[1])
+    units = torch.empty(3 * batch_size, len(readout))
+
+    @torch.no_grad()
+    def step(rows):
+        torch.index_select(pool, 0, triplets[rows].flatten(), out=x)
+        torch.mm(x, weights.T, out=units).relu_()
+        error = (units @ readout).view(-1, 3).sum(1) + 3 * offset - targets[rows]
+        slope = (2 / batch_size * error).repeat_interleave(3)  # of the loss in the output of each vector
+        torch.mv(units.T, slope, out=readout.grad)
+        torch.sum(slope, 0, keepdim=True, out=offset.grad)
+        units.sign_().mul_(slope[:, None])  # the slope where a unit is active, 0 elsewhere
+        torch.mm(units.T, x, out=weights.grad).mul_(readout[:, None])
+        update.step()
+        return error.square().mean()
+
+    def shuffle():
+        return torch.randperm(len(triplets), generator=generator)
+
+    history = _loop(shuffle, step, update, rates, epochs, batch_size, name, progress)
+    with torch.no_grad():
+        layer.weight.copy_(weights[:, :-1])
+        layer.bias.copy_(weights[:, -1])
+        last.weight.copy_(readout[None])
+        last.bias.copy_(offset)
+    return history
+
+
+def _loop(shuffle, step, update, rates, epochs, batch_size, name, progress):
+    start = time.perf_counter()
+    history = []
+    rates = iter(rates)
+    flushes = torch.set_flush_denormal(True)
+    try:
+        bar = tqdm(range(epochs), desc=name or None, disable=not progress, unit="epoch")
+        for epoch in bar:
+            order = shuffle()
+            losses = []
+            for first in range(0, len(order) - batch_size + 1, batch_size):
+                _set_rate(update, next(rates))
+                losses.append(step(order[first : first + batch_size]))
+            losses = torch.stack(losses).cpu()  # in a whole epoch the only wait for the device
+            if not losses.isfinite().all():
+                where = int((~losses.isfinite()).nonzero()[0])
+                raise NonFiniteLoss(
+                    f"training {name or 'a network'} stopped: the loss is {losses[where]} at step "
+                    f"{epoch * len(losses) + where + 1} (epoch {epoch + 1}); a lower learning rate may help"
+                )
+            history.append(float(losses.double().mean()))
+            bar.set_postfix_str(f"loss {losses.mean():.4g}")
+    finally:
+        if flushes:
+            torch.set_flush_denormal(False)
+    return {"loss": history, "steps": epochs * len(losses), "seconds": time.perf_counter() - start}
+
+
+def _batches(images, triplets, targets, batch_size):
+    """Check the shapes and return the number of batches in an epoch."""
+    if triplets.ndim != 2 or triplets.shape[1] != 3 or targets.shape != triplets.shape[:1]:
+        raise ValueError(
+            f"triplets have shape {triplets.shape} and targets {targets.shape}; expected (M, 3) and (M,)"
+        )
+    if triplets.min() < 0 or triplets.max() >= len(images):
+        raise ValueError(f"triplets point outside of the pool of {len(images)} images")
+    if not 0 < batch_size <= len(triplets):
+        raise ValueError(f"a batch of {batch_size} does not fit into {len(triplets)} triplets")
+    return len(triplets) // batch_size
+
+
+def _rates(lr, schedule, warmup, steps):
+    if schedule not in ("constant", "cosine"):
+        raise ValueError(f"unknown schedule {schedule!r}; choose 'constant' or 'cosine'")
+    now = np.arange(steps)
+    rates = np.full(steps, float(lr))
+    if schedule == "cosine":
+        rates *= 0.5 * (1 + np.cos(math.pi * now / steps))
+    return rates * np.minimum(1, (now + 1) / (warmup + 1))
+
+
+def _optimizer(name, parameters, lr, weight_decay, device):
+    if name not in ("adam", "adamw"):
+        raise ValueError(f"unknown optimizer {name!r}; choose 'adam' or 'adamw'")
+    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    if device.type == "cuda":  # a rate on the device may change under a recorded graph
+        lr = torch.tensor(lr, device=device)
+    return kind(parameters, lr=lr, weight_decay=weight_decay, fused=True, capturable=device.type == "cuda")
+
+
+def _set_rate(update, rate):
+    for group in update.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = float(rate)
+
+
+def _to_device(images, triplets, targets, device):
+    return (
+        torch.as_tensor(np.ascontiguousarray(images)).to(device),
+        torch.as_tensor(np.asarray(triplets, dtype=np.int64)).to(device),
+        torch.as_tensor(np.asarray(targets, dtype=np.float32)).to(device),
+    )
+
+
+def scaled(images):
+    """Take bytes to floats from 0 to 1; vectors stay as they are."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+def _recorded(step, rows, model, update):
+    """Record ``step`` as a CUDA graph and return what replays it; the trials leave no trace."""
+    saved = [value.clone() for value in model.state_dict().values()]
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # libraries choose their algorithms and allocate before anything is recorded
+            step(rows)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step(rows)
+    for value, old in zip(model.state_dict().values(), saved):
+        value.copy_(old)
+    for state in update.state.values():
+        for value in state.values():
+            value.zero_()
+
+    def replay(new):
+        rows.copy_(new)
+        graph.replay()
+        return loss.clone()
+
+    return replay

@@ -1,0 +1,217 @@
+"""The loop: against the straightforward one, reproducible, stopped by a loss that is not finite."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from memcomp import images, models, training, triplets
+
+
+@pytest.fixture(scope="module")
+def digits():
+    pool, labels = images.load("embedded")
+    rows = triplets.long_tailed(labels, 256, np.random.default_rng(0), rare=30)
+    return pool, rows, triplets.targets(labels, rows)
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    pool, labels = images.gaussian([300] * 10)
+    rows = triplets.draw(labels, [300] * 10, np.random.default_rng(0))
+    return pool, rows, triplets.targets(labels, rows)
+
+
+class ThreeImages(Dataset):
+    """What one writes first: three images and a number for each item."""
+
+    def __init__(self, pool, rows, targets):
+        self.pool, self.rows, self.targets = pool, rows, targets
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, item):
+        return torch.from_numpy(self.pool[self.rows[item]]).float() / 255, float(self.targets[item])
+
+
+def straightforward(model, data, *, epochs, batch_size, lr, seed, **options):
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, **options)
+    generator = torch.Generator().manual_seed(seed)
+    history = []
+    model.train()
+    for _ in range(epochs):
+        order = torch.randperm(len(data), generator=generator).tolist()
+        losses = []
+        for x, y in DataLoader(data, batch_size, sampler=order, drop_last=True):
+            optimizer.zero_grad()
+            loss = ((model(x) - y.float()) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        history.append(float(np.mean(losses)))
+    return history
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+@pytest.mark.parametrize("architecture", ["two_layer", "cross_channel"])
+def test_same_mathematics_as_the_straightforward_loop(digits, architecture, weight_decay):
+    """In double precision, where rounding has no time to grow over a few steps."""
+    options = {"epochs": 2, "batch_size": 64, "lr": 1e-3, "seed": 5, "weight_decay": weight_decay}
+    torch.set_default_dtype(torch.float64)
+    try:
+        plain = models.build(architecture, 2, seed=1, rewrite=False)
+        quick = models.build(architecture, 2, seed=1)
+        for model in (plain, quick):  # the loop scales to single precision; the models take it from there
+            model.register_forward_pre_hook(lambda _, x: x[0].double())
+        expected = straightforward(plain, ThreeImages(*digits), **options)
+        got = training.fit(quick, *digits, progress=False, **options)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_allclose(got["loss"], expected, rtol=1e-4)
+    assert got["steps"] == 8
+    for one, other in zip(quick.parameters(), plain.parameters()):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_same_seed_same_bits(digits):
+    def run(seed):
+        model = models.build("sum", 2, seed=1)
+        history = training.fit(
+            model, *digits, epochs=2, batch_size=32, lr=1e-3, seed=seed, weight_decay=0.5, progress=False
+        )
+        return history["loss"], torch.cat([p.flatten() for p in model.parameters()])
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        first, again, other = run(3), run(3), run(4)
+    finally:
+        torch.set_num_threads(threads)
+    assert first[0] == again[0]
+    assert torch.equal(first[1], again[1])
+    assert first[0] != other[0]
+    assert not torch.equal(first[1], other[1])
+
+
+def test_it_learns(digits):
+    model = models.build("sum", 4, seed=1)
+    history = training.fit(
+        model, *digits, epochs=8, batch_size=16, lr=4e-3, warmup=10, schedule="cosine", progress=False
+    )
+    assert history["loss"][0] > 5
+    assert history["loss"][-1] < history["loss"][0] / 4
+    assert len(history["loss"]) == 8
+    assert history["seconds"] > 0
+
+
+def test_additive_gradient_by_hand_is_autograds(vectors):
+    options = {"epochs": 3, "batch_size": 64, "lr": 1e-3, "seed": 2, "progress": False}
+    by_hand, by_graph = models.build("gaussian", 16, seed=4), models.build("gaussian", 16, seed=4)
+    start = by_hand.first.weight.clone()
+    got = training.fit_additive(by_hand, *vectors, **options)
+    expected = training.fit(by_graph, *vectors, **options)
+    np.testing.assert_allclose(got["loss"], expected["loss"], rtol=1e-5)
+    assert got["loss"][-1] < got["loss"][0]
+    for one, other in zip(by_hand.parameters(), by_graph.parameters()):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    assert (by_hand.first.weight != start).all()
+
+
+def test_non_finite_loss_names_run_and_step(vectors):
+    pool, rows, targets = vectors
+    for fit in (training.fit, training.fit_additive):
+        broken = targets.copy()
+        broken[7] = np.nan
+        with pytest.raises(
+            training.NonFiniteLoss, match=r"gaussian, seed 3 stopped.*nan at step \d+ \(epoch 1"
+        ):
+            fit(
+                models.build("gaussian", 4),
+                pool,
+                rows,
+                broken,
+                epochs=2,
+                name="gaussian, seed 3",
+                progress=False,
+            )
+    with pytest.raises(training.NonFiniteLoss, match="step"):
+        training.fit(
+            models.build("gaussian", 4), pool * 1e25, rows, targets, epochs=3, lr=1e10, progress=False
+        )
+
+
+def test_non_finite_loss_is_found_at_its_step(vectors):
+    pool, rows, targets = vectors
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(9))
+    targets = targets.copy()
+    targets[order[2 * 64]] = np.inf  # the first triplet of the third batch
+    with pytest.raises(training.NonFiniteLoss, match=r"inf at step 3 \(epoch 1\)"):
+        training.fit_additive(
+            models.build("gaussian", 4), pool, rows, targets, epochs=1, batch_size=64, seed=9, progress=False
+        )
+
+
+def test_rates():
+    assert training._rates(0.1, "constant", 0, 4).tolist() == [0.1] * 4
+    cosine = training._rates(1.0, "cosine", 4, 100)
+    assert cosine[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0], rel=0.01)
+    assert cosine[50] == pytest.approx(0.5, rel=0.01)
+    assert 0 < cosine[-1] < 1e-3
+    assert (np.diff(cosine[5:]) < 0).all()
+
+
+def test_decay_is_l2_or_decoupled():
+    """With Adam the decay is rescaled with the gradient; with AdamW it is rate times decay."""
+    ends = {}
+    for kind in ("adam", "adamw"):
+        weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
+        update = training._optimizer(kind, [weight], 1e-2, 0.5, torch.device("cpu"))
+        for _ in range(10):
+            update.zero_grad()
+            (weight * torch.tensor([0.0, 100.0])).sum().backward()
+            update.step()
+        ends[kind] = weight.detach()
+    assert ends["adamw"][0] == pytest.approx((1 - 1e-2 * 0.5) ** 10, rel=1e-5)
+    assert ends["adam"][0] == pytest.approx(
+        1 - 0.1, rel=1e-2
+    )  # full steps of the rate, however weak the decay
+    assert ends["adam"][1] == pytest.approx(1 - 0.1, rel=1e-2)
+
+
+def test_mixed_precision_stays_close(digits):
+    histories = [
+        training.fit(models.build("linear", 4, seed=1), *digits, epochs=1, batch_size=32, mixed=mixed,
+                     lr=1e-3, progress=False)["loss"]
+        for mixed in (False, True)
+    ]  # fmt: skip
+    assert histories[0] != histories[1]
+    np.testing.assert_allclose(histories[1], histories[0], rtol=0.05)
+
+
+def test_denormals_are_left_as_they_were(vectors):
+    training.fit_additive(models.build("gaussian", 4), *vectors, epochs=1, progress=False)
+    assert torch.tensor(1e-39) * 0.5 > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "sgd"}, "unknown optimizer 'sgd'"),
+        ({"schedule": "step"}, "unknown schedule 'step'"),
+        ({"batch_size": 257}, "a batch of 257 does not fit into 256"),
+        ({"cuda_graph": True}, "needs a CUDA device"),
+    ],
+)
+def test_bad_options_are_refused(digits, change, message):
+    with pytest.raises(ValueError, match=message):
+        training.fit(models.build("sum", 2), *digits, **{"epochs": 1, "progress": False, **change})
+
+
+def test_bad_shapes_are_refused(digits):
+    pool, rows, targets = digits
+    model = models.build("sum", 2)
+    with pytest.raises(ValueError, match=r"\(256, 2\).*expected \(M, 3\)"):
+        training.fit(model, pool, rows[:, :2], targets, epochs=1)
+    with pytest.raises(ValueError, match="outside of the pool of 10 images"):
+        training.fit(model, pool[:10], rows, targets, epochs=1)
