@@ -47,6 +47,7 @@ def setup(app):
     app.connect("config-inited", use_local_mathjax)
     app.connect("env-get-outdated", pages_with_other_sources)
     app.connect("source-read", list_modules)
+    app.connect("autodoc-process-docstring", keep_bars)
     app.connect("doctree-read", number_chapter, priority=100)  # before Sphinx takes down the titles
     app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx has numbered
     app.connect("env-before-read-docs", note_changes)
@@ -428,11 +429,18 @@ LAYERS += ["records", "experiments", "claims", "figures"]
 
 
 def modules(env):
-    """Return the public modules of memcomp, lowest layer first."""
-    found = {
-        path.stem for path in (repository(env) / "memcomp").glob("*.py") if not path.stem.startswith("_")
-    }
-    return [name for name in LAYERS if name in found] + sorted(found - set(LAYERS))
+    """Return the public modules of memcomp and their files, lowest layer first."""
+    package = repository(env) / "memcomp"
+    found = {}
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        if parts and not any(part.startswith("_") for part in parts):
+            found[".".join(parts)] = path
+    layers = {name: place for place, name in enumerate(LAYERS)}
+    return dict(
+        sorted(found.items(), key=lambda item: (layers.get(item[0].split(".")[0], len(layers)), item[0]))
+    )
 
 
 def list_modules(app, docname, source):
@@ -441,21 +449,45 @@ def list_modules(app, docname, source):
     if marker not in source[0]:
         return
     parts = []
-    for name in modules(app.env):
-        path = repository(app.env) / "memcomp" / f"{name}.py"
-        public = [
-            node.name
-            for node in ast.parse(path.read_text(encoding="utf-8")).body
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-        ]
-        lines = [f"## memcomp.{name}", "", "```{eval-rst}", f".. currentmodule:: memcomp.{name}", ""]
+    for name, path in modules(app.env).items():
+        public = public_names(path)
+        lines = [f"## memcomp.{name}", "", "```{eval-rst}", f".. automodule:: memcomp.{name}", ""]
         lines += [".. autosummary::", "", *(f"   {one}" for one in public), ""] if public else []
-        lines += [f".. automodule:: memcomp.{name}", "   :members:", "```", ""]
+        for one, directive in public.items():
+            lines += [f".. {directive}:: {one}", *(["   :members:"] if directive == "autoclass" else []), ""]
+        lines += ["```", ""]
         parts.append("\n".join(lines))
     source[0] = source[0].replace(marker, "\n".join(parts))
     if not hasattr(app.env, "memcomp_pages"):
         app.env.memcomp_pages = set()
     app.env.memcomp_pages.add(docname)
+
+
+def public_names(path):
+    """Return a module's public names in the order of its file, each with autodoc's directive for it."""
+    names = {}
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    for node, following in zip(body, [*body[1:], None]):
+        if isinstance(node, ast.FunctionDef):
+            names[node.name] = "autofunction"
+        elif isinstance(node, ast.ClassDef):
+            error = any(re.search(r"(Error|Exception|Warning)$", ast.unparse(base)) for base in node.bases)
+            names[node.name] = "autoexception" if error else "autoclass"
+        elif isinstance(node, ast.Assign) and isinstance(
+            following, ast.Expr
+        ):  # a constant with its docstring
+            names[ast.unparse(node.targets[0])] = "autodata"
+    return {name: directive for name, directive in names.items() if not name.startswith("_")}
+
+
+def keep_bars(app, what, name, obj, options, lines):
+    """Let |x| in a docstring mean an absolute value; reStructuredText takes it for a substitution."""
+    for number, line in enumerate(lines):
+        if "|" in line and not line.lstrip().startswith((">>>", "...", "|", "+")):
+            parts = re.split(r"(``.*?``|`[^`]*`)", line)
+            lines[number] = "".join(
+                part if part.startswith("`") else re.sub(r"(?<!\\)\|", r"\|", part) for part in parts
+            )
 
 
 # --- numbers ---------------------------------------------------------------------------------------------
