@@ -1,0 +1,15 @@
+"""Experiments: for each a config, ``run(config)`` and ``grid(…)``, one module each.
+
+A module has
+
+- ``run(config, …)``, an experiment of :mod:`memcomp.records`: one trained network, or one table's row. What
+  does not belong to the point (``device``, ``data_root``) comes as further arguments;
+- ``grid(…)``, the list of configs that a chapter shows, from the chapter's own parameters;
+- ``work(config)``, a number proportional to the cost of a point, for estimates of the time left.
+"""
+
+CHAPTERS = {
+    "07_gaussian": ("gaussian",),
+    "08_mnist_sum": ("mnist_sum",),
+}
+"""The experiments that each chapter collects, by the name of its notebook."""
