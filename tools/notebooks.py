@@ -197,7 +197,8 @@ def execute_apart(path, root, threads, timeout):
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         task = json.dumps([str(path), str(root), threads, timeout, str(answer)])
-        process = subprocess.run([sys.executable, "-m", "tools.notebooks", "--worker", task], cwd=ROOT)
+        here = Path(__file__).resolve().parents[1]
+        process = subprocess.run([sys.executable, "-m", "tools.notebooks", "--worker", task], cwd=here)
         if not answer.exists():
             reason = f"exit status {process.returncode}"
             if process.returncode < 0:
@@ -383,14 +384,14 @@ def main(arguments=None):
     if options.check:
         from tools.checks import problems
 
-        found = [problem for path in paths for problem in problems(path)]
+        found = [problem for path in paths for problem in problems(path, ROOT)]
         print("\n".join(found) or f"{len(paths)} notebooks: nothing wrong")
         return 1 if found else 0
     try:
-        with build_lock():
+        with build_lock(ROOT):
             started = time.monotonic()
             executed = execute(
-                paths, fresh=options.fresh, jobs=options.jobs, timeout=options.timeout, say=tell
+                paths, ROOT, fresh=options.fresh, jobs=options.jobs, timeout=options.timeout, say=tell
             )
             if options.write:
                 for one in executed:
