@@ -28,7 +28,9 @@ Examples
 >>> folder.cleanup()
 """
 
-import collections.abc
+import asyncio
+import collections
+import concurrent.futures
 import contextlib
 import copy
 import dataclasses
@@ -43,6 +45,7 @@ import logging
 import math
 import os
 import pathlib
+import pickle
 import platform
 import re
 import subprocess
@@ -52,6 +55,7 @@ import time
 import traceback
 import uuid
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 from tqdm import tqdm
@@ -561,9 +565,22 @@ def _version(name):
 def _device(config):
     """Name of the processor that did the work: the GPU if one was used, else the CPU's model."""
     asked = config.get("device") if isinstance(config, dict) else getattr(config, "device", None)
-    if _torch().cuda.is_initialized() and asked != "cpu":
-        return _torch().cuda.get_device_name()
-    return _cpu_model()
+    return device_name("cuda" if _torch().cuda.is_initialized() and asked != "cpu" else "cpu")
+
+
+def device_name(kind="cpu"):
+    """Return the name of a device of this machine, as it stands in the provenance of records.
+
+    Parameters
+    ----------
+    kind : str
+        ``"cpu"``, or a CUDA device.
+
+    Returns
+    -------
+    str
+    """
+    return _cpu_model() if kind == "cpu" else _torch().cuda.get_device_name(kind)
 
 
 @functools.cache
@@ -651,14 +668,12 @@ def collect(
     -----
     A worker process that dies is replaced, and its point tried again, three times in all.
     """
-    name, version = _identify(run)
+    name, version = identify(run)
     if client is not None and workers is not None:
         raise ValueError("give workers or client, not both: a client's cluster has its own workers")
     if workers is not None and (not isinstance(workers, int) or workers < 0):
         raise ValueError(f"workers must be an integer ≥ 0; got {workers!r}")
-    configs = (
-        list(grid) if isinstance(grid, collections.abc.Iterable) and not isinstance(grid, dict) else None
-    )
+    configs = list(grid) if isinstance(grid, Iterable) and not isinstance(grid, dict) else None
     if configs is None:
         raise TypeError(
             f"grid must be a list of configs; got {type(grid).__name__}. For one point pass [config]"
@@ -701,7 +716,24 @@ def collect(
     return [found[key] for key in keys]
 
 
-def _identify(run):
+def identify(run):
+    """Return the name and version of an experiment.
+
+    Parameters
+    ----------
+    run : callable
+        An experiment, or a ``functools.partial`` of one.
+
+    Returns
+    -------
+    name : str
+    version : int
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
     function = run
     while isinstance(function, functools.partial):
         function = function.func
@@ -754,29 +786,52 @@ def _local_cluster(n_workers):
         yield stack.enter_context(Client(stack.enter_context(cluster)))
 
 
+def _compute_pickled(call):
+    try:
+        run, config, key, job = pickle.loads(call)
+    except Exception as error:
+        return "failed", (f"the worker cannot load the experiment: {error}", traceback.format_exc())
+    return _compute(run, config, key, job)
+
+
 def _on_cluster(run, missing, job, client):
-    from dask.distributed import as_completed
+    import cloudpickle
+    from dask.distributed import wait
 
     run_id = uuid.uuid4().hex[:8]  # so that no scheduler takes this point for one that it has seen before
 
     def compute(todo):
-        futures = {
-            client.submit(
-                _compute, run, config, key, job, key=f"{job.experiment}-{key}-{run_id}", pure=False
-            ): key
-            for key, config in todo.items()
-        }
+        queue, flying = list(todo.items()), {}
         try:
-            for future in as_completed(futures):
-                key = futures[future]
-                if future.status == "finished":
-                    status, content = future.result()
-                else:
-                    status, content = "failed", (_death_notice(future), "")
-                future.release()
-                yield key, status, content
+            while queue or flying:
+                # One point per thread and none waiting behind it: when a worker dies, the scheduler blames
+                # every point that it had been given, and would give up on those that never began.
+                while queue and len(flying) < max(1, sum(client.nthreads().values())):
+                    key, config = queue.pop(0)
+                    name = f"{job.experiment}-{key}-{run_id}"
+                    # As bytes, so that the scheduler need not import the module of the experiment.
+                    call = cloudpickle.dumps((run, config, key, job))
+                    flying[client.submit(_compute_pickled, call, key=name, pure=False)] = key
+                try:
+                    done = wait(list(flying), timeout=5, return_when="FIRST_COMPLETED").done
+                except TimeoutError:
+                    continue  # look again how many workers there are
+                for future in done:
+                    key = flying.pop(future)
+                    if future.status == "finished":
+                        yield key, *future.result()
+                    elif future.status == "error":
+                        yield key, "failed", (_death_notice(future), "")
+                    else:
+                        raise ConnectionError(f"the scheduler dropped a point ({future.status})")
+                    future.release()
+        except (OSError, concurrent.futures.CancelledError, asyncio.CancelledError) as error:
+            reason = " ".join(str(error).split())
+            raise ConnectionError(
+                f"lost the Dask scheduler ({reason}). Finished points are stored; call again to go on"
+            ) from error
         finally:
-            client.cancel([future for future in futures if not future.done()])
+            client.cancel(list(flying), force=True)
 
     yield from _in_rounds(missing, compute)
 

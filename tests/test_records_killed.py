@@ -266,3 +266,48 @@ def test_a_dask_cluster_computes_the_same_and_its_killed_worker_loses_nothing(tm
         assert [r["config"]["x"] for r in again] == [*range(12), 3]
     with pytest.raises(ValueError, match="workers or client, not both"):
         records.collect(run, good, client, root=tmp_path, workers=2)
+
+
+@contextlib.contextmanager
+def dask_process(*command):
+    here = str(pathlib.Path(__file__).parent)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", *command],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": here},
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def test_a_dead_scheduler_is_told_and_costs_no_finished_record(tmp_path, log):
+    from dask.distributed import Client
+
+    where, points = str(tmp_path / "scheduler.json"), 20
+    run = functools.partial(logged, log=log.path)
+    with (
+        dask_process(
+            "scheduler", "--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", where
+        ) as scheduler,
+        dask_process(
+            "worker", "--scheduler-file", where, "--nthreads", "1", "--local-directory", str(tmp_path)
+        ),
+        Client(scheduler_file=where, timeout=60) as client,
+    ):
+
+        def kill():
+            wait_for(lambda: len(log.events("end")) >= 4)
+            scheduler.kill()
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        with pytest.raises(ConnectionError, match=r"lost the Dask scheduler .* Finished points are stored"):
+            records.collect(run, grid(points, 0.3), client, root=tmp_path, progress=False)
+        thread.join()
+    done = stored_points(tmp_path)
+    assert 3 <= len(done) < points
+    records.collect(run, grid(len(done) + 2, 0.3), root=tmp_path, workers=0, progress=False)
+    assert all(log.count("start")[x] == 1 for x in done)
