@@ -1,0 +1,192 @@
+"""Claims: what is shown, what the scorecard can read, and what is refused."""
+
+import html.parser
+import json
+
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+
+from memcomp import claims
+from memcomp.claims import Claim, format_number, report
+
+GOOD = {
+    "id": "ood-sum",
+    "source": "Table 1",
+    "statement": "Sum composes: $L_{D_F} < 1$ & more",
+    "paper": 0.176,
+    "value": 0.18249,
+}
+CHAPTER = "01_long_tail"
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "shown"),
+    [
+        (0.17649, 0.0041, "0.176 ± 0.004"),
+        (22.9671, None, "23.0"),
+        (1234.5, 67.0, "1,230 ± 70"),
+        (0.99951, None, "1.00"),
+        (9.9999, None, "10.0"),
+        (0.00012345, None, "0.000123"),
+        (0.000012345, 1e-7, "1.23 × 10⁻⁵ ± 1 × 10⁻⁷"),
+        (-0.5, None, "-0.500"),
+        (123456.0, None, "1.23 × 10⁵"),
+        (0.0, 0.0, "0 ± 0"),
+        (961, None, "961"),
+        (1620000, None, "1,620,000"),
+        ("shape only", None, "shape only"),
+    ],
+)
+def test_numbers_have_three_digits_and_spreads_one(value, spread, shown):
+    assert format_number(value, spread) == shown
+
+
+def test_rounding_hides_the_differences_between_machines():
+    one = report(CHAPTER, [Claim(**GOOD, spread=0.0041001, n=5, holds=True)])
+    other = report(CHAPTER, [Claim(**{**GOOD, "value": 0.182490001}, spread=0.0041002, n=5, holds=True)])
+    assert one._repr_mimebundle_() == other._repr_mimebundle_()
+
+
+def test_verdicts():
+    verdicts = [
+        Claim(**GOOD, holds=holds).verdict for holds in (True, False, None, np.True_, np.bool_(False))
+    ]
+    assert verdicts == ["holds", "fails", "not tested at this scale", "holds", "fails"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"id": "Not An Id"}, ValueError, "lower-case words joined by hyphens"),
+        ({"source": " "}, ValueError, "source must be a non-empty text"),
+        ({"statement": "costs 5$"}, ValueError, "dollar sign is missing"),
+        ({"value": float("nan")}, ValueError, "value is nan"),
+        ({"value": np.inf}, ValueError, "value is inf"),
+        ({"value": [1]}, TypeError, "value must be a number or a short text"),
+        ({"value": True}, TypeError, "value must be a number or a short text"),
+        ({"paper": None}, TypeError, "paper must be a number"),
+        ({"spread": -1.0}, ValueError, "spread must be a number ≥ 0"),
+        ({"n": 0}, ValueError, "n must be a positive integer"),
+        ({"holds": "yes"}, TypeError, "holds must be True, False or None"),
+        ({"holds": 1}, TypeError, "holds must be True, False or None"),
+        ({"scale": "huge"}, ValueError, "scale must be 'quick' or 'paper'"),
+    ],
+)
+def test_a_claim_that_cannot_be_shown_is_refused_by_id(change, error, message):
+    with pytest.raises(error, match=message) as caught:
+        Claim(**{**GOOD, **change})
+    assert change.get("id", "ood-sum") in str(caught.value)
+
+
+def test_a_report_is_refused_when_it_would_mislead_the_scorecard():
+    claim = Claim(**GOOD)
+    with pytest.raises(ValueError, match="twice: ood-sum"):
+        report(CHAPTER, [claim, claim])
+    with pytest.raises(ValueError, match="like '01_long_tail'"):
+        report("The long tail", [claim])
+    with pytest.raises(ValueError, match="reports no claim"):
+        report(CHAPTER, [])
+    with pytest.raises(TypeError, match="expected Claim objects"):
+        report(CHAPTER, [GOOD])
+    with pytest.raises(ValueError, match="'quick' or 'paper'"):
+        report(CHAPTER, [claim], profile="fast")
+
+
+class Table(html.parser.HTMLParser):
+    """Cells of a table with their attributes, and a check that every tag is closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.cells, self.open = [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        if tag in ("td", "th", "tr", "table", "caption", "span"):
+            self.cells.append([tag, dict(attrs), ""])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.cells:
+            self.cells[-1][2] += data.strip("\n")
+
+
+def test_the_table_is_accessible_escaped_and_marked_for_the_style_sheet():
+    shown = [
+        Claim(**GOOD, spread=0.004, n=5, holds=True),
+        Claim("bad", "section <2>", "a < b", "shape only", "x & y", holds=False),
+        Claim("open", "Theorem 5", "c", "shape only", None),
+    ]
+    table = Table(report(CHAPTER, shown)._repr_mimebundle_()[0]["text/html"]).cells
+    assert table[0][:2] == ["table", {"class": "memcomp-claims"}]
+    assert table[1][0] == "caption"
+    assert [(c[0], c[2]) for c in table if c[1].get("scope") == "col"] == [
+        ("th", name) for name in ("Claim", "Paper", "Ours", "Verdict")
+    ]
+    assert sum(c[1].get("scope") == "row" for c in table) == 3
+    assert [c[1]["id"] for c in table if c[0] == "tr" and c[1]] == [
+        "claim-01_long_tail-ood-sum",
+        "claim-01_long_tail-bad",
+        "claim-01_long_tail-open",
+    ]
+    verdicts = [c for c in table if c[1].get("class", "").startswith("verdict")]
+    assert [(c[1]["class"], c[2]) for c in verdicts] == [
+        ("verdict holds", "holds"),
+        ("verdict fails", "fails"),
+        ("verdict untested", "not tested at this scale"),
+    ]
+    assert [c[2] for c in table if c[1].get("class") == "math"] == [r"\(L_{D_F} < 1\) & more "]
+    assert [c[2] for c in table if c[1].get("class") == "source"] == ["Table 1", "section <2>", "Theorem 5"]
+    assert [c[2] for c in table if c[1].get("data-label") == "Ours"] == [
+        "0.182 ± 0.004 (n = 5)",
+        "x & y",
+        "–",
+    ]
+
+
+def test_claims_travel_in_the_output_of_an_executed_notebook():
+    source = """
+from memcomp.claims import Claim, report
+slope = Claim("slope", "Figure 1", "falls", "shape only", 0.123456, spread=0.01, n=50, holds=True)
+report("06_linear", [slope])
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.output_type == "execute_result"
+    assert set(output.data) == {"text/plain", "text/html"}
+    (claim,) = output.metadata["memcomp_claims"]
+    assert claim == {
+        "chapter": "06_linear",
+        "profile": "quick",
+        "id": "slope",
+        "source": "Figure 1",
+        "statement": "falls",
+        "paper": "shape only",
+        "value": 0.123,
+        "spread": 0.01,
+        "n": 50,
+        "holds": True,
+        "scale": "quick",
+        "verdict": "holds",
+        "measured": "0.123 ± 0.01 (n = 50)",
+        "published": "shape only",
+    }
+    assert "[holds] slope (Figure 1)" in output.data["text/plain"]
+
+
+def test_only_the_paper_profile_is_stored(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path))
+    claim = Claim(**GOOD, holds=True, scale="paper")
+    report(CHAPTER, [claim])
+    assert not list(tmp_path.iterdir())
+    shown = report(CHAPTER, [claim], profile="paper")
+    (path,) = (tmp_path / "paper" / "claims").iterdir()
+    assert path.name == "01_long_tail.json"
+    assert json.loads(path.read_text()) == {"chapter": CHAPTER, "profile": "paper", "claims": shown.as_data()}
+    assert claims.VERDICTS[True] == shown.as_data()[0]["verdict"]
