@@ -1,0 +1,334 @@
+"""The theory against numbers: each statement's check holds, and would not hold if the formula were wrong."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from memcomp import linear, theory
+from memcomp.theory import checks, predictions, structure
+from memcomp.theory.checks import Check
+
+REPOSITORY = Path(__file__).parents[1]
+EVERY_NUMBER = {
+    *("Claim 1", "Theorem 1", "Theorem 2", "Theorem 3", "Theorem 4", "Theorem 5", "Lemma 6", "Lemma 7"),
+    *("Lemma A.1", "Lemma A.2", "Corollary A.3", "Lemma B.1", "Lemma B.2", "Corollary B.3"),
+    *("Lemma C.1", "Lemma C.2", "Lemma C.3", "Lemma C.4", "Lemma C.5", "Lemma C.6"),
+    *("Equation (1)", "Equation (2)", "Estimator", "Test losses"),
+}
+SMALLEST_VISIBLE_ERROR = 0.09
+
+
+# The statements, each against its simulation
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    """Run the check of a statement once, on a seed that no page uses."""
+    cache = {}
+
+    def run(place):
+        if place not in cache:
+            cache[place] = theory.STATEMENTS[place].check(np.random.default_rng([20, place]))
+        return cache[place]
+
+    return run
+
+
+by_statement = pytest.mark.parametrize(
+    "place", range(len(theory.STATEMENTS)), ids=[statement.id for statement in theory.STATEMENTS]
+)
+
+
+@by_statement
+def test_statement_agrees_with_simulation(place, outcome):
+    wrong = [check for check in outcome(place) if not check.holds]
+    assert not wrong
+
+
+@by_statement
+def test_a_wrong_constant_would_be_caught(place, outcome):
+    for check in outcome(place):
+        if check.relation != "=":
+            # A bound is caught when it is moved past the measured value.
+            wrong = {"≤": 0.9, "≥": 1.1}[check.relation] * (abs(check.measured) + 5 * check.error)
+            wrong = check.measured - 1 if check.measured == 0 else wrong
+            if check.relation == "≤":
+                wrong = min(wrong, check.measured - 5 * check.error - 0.1 * abs(check.measured))
+            assert not replace(check, predicted=wrong).holds, check
+        elif check.predicted != 0:
+            assert check.resolution < SMALLEST_VISIBLE_ERROR, check
+            for factor in (1 - 2 * SMALLEST_VISIBLE_ERROR, 1 + 2 * SMALLEST_VISIBLE_ERROR):
+                assert not replace(check, predicted=factor * check.predicted).holds, check
+        else:
+            assert not replace(check, measured=1.0).holds, check
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "check"),
+    [
+        # A constant 5 % off.
+        (
+            "missing_mass",
+            lambda right: lambda p, n, weight=1.0: 1.05 * right(p, n, weight),
+            lambda rng: checks.check_test_loss(theory.paper_law(1.5), 33, 1000, rng),
+        ),
+        # A sample size 10 % off.
+        (
+            "features_seen",
+            lambda right: lambda p, n: right(p, 1.1 * n),
+            lambda rng: checks.check_features(theory.paper_law(1.5), 33, 1000, rng, draws=300),
+        ),
+        # Lemma B.1 with the factor 1/2 of its exponent forgotten.
+        (
+            "no_double_row",
+            lambda right: lambda p, k, n: right(p, k, n) ** 2,
+            lambda rng: checks.check_no_double_row(theory.paper_law(3.0), 3, 100, rng),
+        ),
+        # A singleton that costs σ²(1 + 2k/n), less than 1 % off.
+        (
+            "singleton_noise",
+            lambda right: lambda k, n: right(2 * k, n),
+            lambda rng: checks.check_noisy_recovery(theory.paper_law(3.0), 7, 1000, rng),
+        ),
+        # An exponent 0.045 off, that is 1 - 1/(α + 0.3) instead of 1 - 1/α.
+        (
+            "noise_tree",
+            lambda right: lambda p, n: right(p, n) * (n / 1000) ** -0.045,
+            lambda rng: checks.check_noisy_rate(theory.paper_law(2.5, 100_000), rng),
+        ),
+        # Only singletons that share a sample counted as unresolved.
+        (
+            "peeling",
+            lambda right: lambda p, n: replace(right(p, n), unresolved=predictions.shared_singletons(p, n)),
+            lambda rng: checks.check_recovery(
+                theory.paper_law(1.5), 33, 1000, rng, draws=5, peeled_draws=800
+            ),
+        ),
+    ],
+)
+def test_a_wrong_formula_is_caught(monkeypatch, name, wrong, check):
+    """The same check, run with the right and with a wrong formula, tells them apart."""
+    assert all(c.holds for c in check(np.random.default_rng(1)))
+    monkeypatch.setattr(predictions, name, wrong(getattr(predictions, name)))
+    assert not all(c.holds for c in check(np.random.default_rng(1)))
+
+
+# The table
+
+
+def test_every_statement_of_the_paper_has_its_row():
+    numbers = [statement.number for statement in theory.STATEMENTS]
+    assert set(numbers) == EVERY_NUMBER
+    assert len(numbers) == len(EVERY_NUMBER)
+
+
+@by_statement
+def test_statement_is_stated_in_the_book(place):
+    page, label = theory.STATEMENTS[place].proof.split("#")
+    text = (REPOSITORY / "book" / "theory" / f"{page}.md").read_text(encoding="utf-8")
+    assert f":label: {label}\n" in text
+    table = (REPOSITORY / "book" / "theory" / "statements.md").read_text(encoding="utf-8")
+    assert theory.STATEMENTS[place].number in table
+
+
+def test_unknown_chapter_is_refused():
+    with pytest.raises(ValueError, match="06_linear"):
+        theory.verify("06_linear")
+
+
+# Check
+
+
+def test_check_compares_within_four_standard_errors():
+    assert Check("s", "q", 1.0, 1.03, error=0.01).holds
+    assert not Check("s", "q", 1.0, 1.05, error=0.01).holds
+    assert Check("s", "q", 1.0, 1.05, error=0.01, tolerance=0.02).holds
+    assert Check("s", "q", 1.0, 0.5, relation="≤").slack == 2
+    assert not Check("s", "q", 1.0, 0.5, relation="≥").holds
+
+
+def test_check_refuses_what_cannot_be_compared():
+    with pytest.raises(ValueError, match="finite"):
+        Check("s", "q", np.inf, 1.0)
+    with pytest.raises(ValueError, match="relation"):
+        Check("s", "q", 1.0, 1.0, relation="<")
+
+
+# Predictions against brute force
+
+
+def every_outcome(p):
+    """Yield all 2^m patterns of presence with their probabilities."""
+    for pattern in itertools.product([0, 1], repeat=len(p)):
+        present = np.array(pattern, dtype=bool)
+        yield present, np.prod(np.where(present, p, 1 - p))
+
+
+probabilities = st.lists(st.floats(0.01, 0.95), min_size=2, max_size=5).map(lambda p: np.sort(p)[::-1])
+
+
+@given(probabilities, st.integers(1, 6))
+@settings(max_examples=30, deadline=None)
+def test_row_counts_by_enumeration(p, n):
+    k = 1
+    counts = np.zeros(3)
+    for present, weight in every_outcome(p):
+        counts[min(present[k:].sum(), 2)] += n * weight
+    mean = predictions.row_counts(p, k, n)
+    assert np.allclose([mean.common, mean.single, mean.several], counts)
+    assert np.isclose(predictions.no_double_row(p, k, n), (1 - counts[2] / n) ** n)
+    assert np.allclose(predictions.count_distribution(p, len(p) + 1).sum(), 1)
+
+
+def test_features_lost_and_shared_singletons_by_enumeration():
+    p, n, k = np.array([0.6, 0.4, 0.3]), 3, 1
+    patterns = list(every_outcome(p))
+    lost = shared = 0.0
+    for rows in itertools.product(patterns, repeat=n):
+        X = np.array([present for present, _ in rows])
+        weight = np.prod([w for _, w in rows])
+        alone = X[X[:, k:].sum(axis=1) == 1].any(axis=0)
+        lost += weight * np.sum(X.any(axis=0)[k:] & ~alone[k:])
+        once = X.sum(axis=0) == 1
+        per_row = (X & once).sum(axis=1)
+        shared += weight * per_row[per_row >= 2].sum()
+    assert np.isclose(predictions.features_lost(p, k, n), lost)
+    assert np.isclose(predictions.shared_singletons(p, n), shared)
+
+
+@pytest.mark.parametrize("n", [5, 1000, 100_000])
+def test_inverse_count_by_summation(n):
+    p = np.array([0.0, 1e-6, 1e-3, 0.03, 0.0399, 0.0401, 0.3, 1.0])
+    m = np.arange(1, n + 1)
+    assert np.allclose(
+        predictions.inverse_count(p, n), [(binom.pmf(m, n, q) / m).sum() for q in p], rtol=1e-9
+    )
+
+
+def test_gram_deviation_floor_by_simulation():
+    p, n = np.array([0.5, 0.2, 0.05]), 200
+    counts = np.random.default_rng(0).binomial(n, p, size=(200_000, 3))
+    assert np.isclose(
+        predictions.gram_deviation_floor(p, n), np.abs(counts / (n * p) - 1).max(axis=1).mean(), rtol=0.01
+    )
+
+
+def test_certain_features_are_handled():
+    p = np.array([1.0, 1.0, 0.3, 0.1])
+    assert predictions.row_counts(p, 1, 10).common == 0
+    assert np.isclose(predictions.row_counts(p, 1, 10).single, 10 * 0.7 * 0.9)
+    assert predictions.row_counts(p, 0, 10).single == 0
+    assert predictions.missing_mass(p, 10) == pytest.approx(0.3 * 0.7**10 + 0.1 * 0.9**10)
+    assert predictions.features_seen_times(p, 10, 10) == pytest.approx(2 + 0.3**10 + 0.1**10)
+    with pytest.raises(ValueError, match="probability 1"):
+        predictions.features_lost(p, 1, 10)
+
+
+@pytest.mark.parametrize("alpha", [1.5, 2.0, 3.0])
+def test_limit_forms_tend_to_the_sums(alpha):
+    law = theory.paper_law(alpha, 3_000_000)
+    n = 1_000_000
+    beta = checks.power_coefficients(law)
+    assert predictions.missing_mass_limit(law, n) == pytest.approx(
+        predictions.missing_mass(law.p, n), rel=0.01
+    )
+    assert predictions.missing_mass_limit(law, n, 0.1) == pytest.approx(
+        predictions.missing_mass(law.p, n, beta**2), rel=0.01
+    )
+    assert predictions.features_seen_limit(law, n) == pytest.approx(
+        predictions.features_seen(law.p, n), rel=0.02
+    )
+    assert predictions.noise_limit(law, n) == pytest.approx(predictions.noise_floor(law.p, n), rel=0.02)
+
+
+def test_truncation_at_d_is_in_the_limit_form():
+    law = theory.paper_law(1.25, 10_000)
+    without = predictions.missing_mass_limit(theory.paper_law(1.25, 10_000_000), 30_000)
+    exact = predictions.missing_mass(law.p, 30_000)
+    assert predictions.missing_mass_limit(law, 30_000) == pytest.approx(exact, rel=0.02)
+    assert without > 1.3 * exact
+
+
+def test_samples_needed_for_lemma_b1():
+    n = predictions.no_double_row_samples(5, 3.0)
+    law = theory.paper_law(3.0, 300_000)
+    k = law.threshold(round(n))
+    assert predictions.no_double_row(law.p, k, round(n)) == pytest.approx(0.99, abs=2e-3)
+    with pytest.raises(ValueError, match="no sample size"):
+        predictions.no_double_row_samples(5, 2.0)
+
+
+def test_head_mass_grows_like_the_root_of_s():
+    s = 1e6
+    law = linear.PowerLaw(1_000_000, s, 2.0)
+    assert predictions.head_mass_limit(s, 2.0) == pytest.approx(law.p.sum(), rel=0.01)
+
+
+def test_bad_probabilities_are_refused():
+    with pytest.raises(ValueError, match="probabilities"):
+        predictions.missing_mass([0.5, 1.5], 10)
+    with pytest.raises(ValueError, match="k = 3"):
+        predictions.row_counts([0.5, 0.1], 3, 10)
+    with pytest.raises(ValueError, match="alpha > 1"):
+        predictions.power_law_threshold(theory.paper_law(1.0), 1000)
+    with pytest.raises(ValueError, match="below 1"):
+        predictions.missing_mass_limit(theory.paper_law(1.0), 1000, gamma=0.0)
+
+
+# Structure
+
+
+def random_signs(rng, n, d, density):
+    X = sp.random_array(
+        (n, d), density=density, rng=rng, data_sampler=lambda size: rng.choice([-1.0, 1.0], size)
+    )
+    return sp.csr_array(X)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 12), st.integers(2, 12), st.floats(0.1, 0.5))
+@settings(max_examples=60, deadline=None)
+def test_peeling_resolves_only_what_is_recovered(seed, n, d, density):
+    X = random_signs(np.random.default_rng(seed), n, d, density)
+    rounds = structure.peel(X)
+    assert np.array_equal(rounds == -1, structure.feature_counts(X) == 0)
+    recovery = linear.factorize(X).recovery if X.nnz else np.zeros(d)
+    assert np.all(recovery[rounds > 0] > 1 - 1e-9)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 12), st.integers(2, 12), st.floats(0.1, 0.5))
+@settings(max_examples=60, deadline=None)
+def test_error_by_peeling_is_that_of_the_solver(seed, n, d, density):
+    rng = np.random.default_rng(seed)
+    X, beta = random_signs(rng, n, d, density), rng.standard_normal(d)
+    assert np.allclose(checks.noiseless_error(X, beta), linear.min_norm(X, X @ beta) - beta, atol=1e-8)
+
+
+def test_tail_counts_and_good_turing():
+    X = sp.csr_array([[1.0, 0, -1, 1], [1, 0, 0, 1], [0, 0, 0, 0]])
+    assert structure.tail_counts(X, 2).tolist() == [2, 1, 0]
+    assert structure.single_row_features(X, 2).tolist() == [False, False, False, True]
+    assert structure.good_turing(X) == pytest.approx(1 / 3)
+
+
+def test_noise_covariance_refuses_a_row_with_two_tail_features():
+    X = sp.csr_array([[1.0, 0, 0], [1, 1, 1]])
+    with pytest.raises(ValueError, match="row 1 has 2 features"):
+        predictions.noise_covariance(X, 1)
+    with pytest.raises(ValueError, match="not determined"):
+        predictions.noise_covariance(sp.csr_array([[1.0, 0, 1.0]]), 1)
+
+
+def test_noise_covariance_by_pseudo_inverse():
+    X = sp.csr_array([[1.0, 0, 0, 0], [1, 1, 0, 0], [1, -1, 1, 0], [-1, 0, -1, 0], [0, 1, 0, 1]])
+    dense = np.linalg.pinv(X.toarray())
+    common, tail = predictions.noise_covariance(X, 2)
+    covariance = dense @ dense.T
+    assert np.allclose(common, covariance[:2, :2])
+    assert np.allclose(tail, np.diag(covariance)[2:])
