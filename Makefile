@@ -35,7 +35,7 @@ unit: .venv/installed ## unit tests and doctests
 	@$(BIN)/python -m pytest -q --doctest-modules -m "not book and not browser" --durations=10
 
 nbval: .venv/installed ## run every notebook and compare each output with the stored one
-	@$(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg notebooks
+	@env -u MPLBACKEND $(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg notebooks
 
 check-book: book ## look at the built pages: links, alt texts, no outside request, phone width
 	@$(BIN)/python -m pytest -q -m "book or browser" tests

@@ -540,7 +540,7 @@ def remove_leftovers(app, error):
         return
     out = Path(app.outdir)
     env = app.env
-    pages = {f"{name}.html" for name in env.found_docs} | {"genindex.html", "search.html", "index.html"}
+    pages = {f"{name}.html" for name in env.found_docs} | {"search.html", "index.html"}
     pages |= {f"{name}.html" for name, *_ in app.builder.domain_indices}
     for path in out.rglob("*.html"):
         name = path.relative_to(out).as_posix()

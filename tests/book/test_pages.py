@@ -1,0 +1,223 @@
+"""The files of the built book: whole, accessible, and in need of nothing from outside."""
+
+import re
+import socket
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+from tools import notebooks
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.book
+
+# Elements and the attributes through which a browser loads something without being asked.
+LOADS = {
+    "script": ["src"],
+    "link": ["href"],
+    "img": ["src", "srcset"],
+    "iframe": ["src", "srcdoc"],
+    "embed": ["src"],
+    "object": ["data"],
+    "source": ["src", "srcset"],
+    "video": ["src", "poster"],
+    "audio": ["src"],
+    "track": ["src"],
+    "input": ["src"],
+    "image": ["href", "xlink:href"],
+    "use": ["href", "xlink:href"],
+}
+
+
+def is_outside(url):
+    """Tell whether a URL leaves the book's folder."""
+    parts = urlsplit(url)
+    return bool(parts.netloc) or parts.scheme not in ("", "data")
+
+
+def test_every_page_of_the_contents_is_there(pages):
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    expected = {contents["root"]} | {one["file"] for part in contents["parts"] for one in part["chapters"]}
+    assert {f"{name}.html" for name in expected} <= set(pages)
+    assert set(pages) - {"index.html", "search.html"} == {f"{name}.html" for name in expected}
+
+
+def test_no_page_shows_an_error(pages):
+    wrong = [".system-message", ".problematic", ".output.traceback", ".output.stderr", ".myst-nb-error"]
+    found = [
+        f"{name}: {element.get_text()[:100]!r}"
+        for name, page in pages.items()
+        for element in page.select(", ".join(wrong))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_nothing_is_loaded_from_outside(pages):
+    found = []
+    for name, page in pages.items():
+        for tag, attributes in LOADS.items():
+            for element in page.find_all(tag):
+                urls = [element.get(attribute) for attribute in attributes]
+                found += [f"{name}: <{tag}> loads {url}" for url in urls if url and is_outside(url)]
+        for element in page.find_all(style=True):
+            found += [
+                f"{name}: style loads {url}" for url in urls_of_css(element["style"]) if is_outside(url)
+            ]
+        for element in page.find_all("style"):
+            found += [f"{name}: <style> loads {url}" for url in urls_of_css(element.text) if is_outside(url)]
+        for element in page.select('meta[http-equiv="refresh" i]'):
+            found += [f"{name}: redirects to {element['content']}"] if "//" in element["content"] else []
+    assert not found, "\n".join(found)
+
+
+def urls_of_css(text):
+    """Return what a style sheet loads."""
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    urls = re.findall(r"url\(\s*(?:\"([^\"]*)\"|'([^']*)'|([^)\"'\s]*))\s*\)", text)
+    imports = re.findall(r"@import\s+[\"']([^\"']+)", text)
+    return ["".join(url) for url in urls] + imports
+
+
+def test_style_sheets_load_only_what_is_there(html):
+    found = []
+    for path in html.rglob("*.css"):
+        for url in urls_of_css(path.read_text(encoding="utf-8")):
+            target = path.parent / unquote(urlsplit(url).path)
+            if is_outside(url) or not (url.startswith("data:") or target.exists()):
+                found.append(f"{path.relative_to(html)}: {url[:100]}")
+    assert not found, "\n".join(found)
+
+
+def test_parser_of_style_sheets_sees_what_it_should():
+    text = """@import 'a.css'; b {x: url(c.png)} d {y: url( "https://e/f" )} /* url(g) */ h {z: url('i')}"""
+    assert sorted(urls_of_css(text)) == ["a.css", "c.png", "https://e/f", "i"]
+    assert not any(map(is_outside, ("a.css", "../b", "#c", "data:d")))
+    assert all(map(is_outside, ("//e/f", "https://g/h", "http://i", "ftp://j")))
+
+
+def test_every_internal_link_leads_somewhere(html, pages):
+    anchors = {
+        name: {element["id"] for element in page.find_all(id=True)}
+        | {element["name"] for element in page.find_all("a", attrs={"name": True})}
+        for name, page in pages.items()
+    }
+    broken, seen = [], 0
+    for name, page in pages.items():
+        for tag, attributes in {**LOADS, "a": ["href"]}.items():
+            for element in page.find_all(tag):
+                for url in filter(None, (element.get(attribute) for attribute in attributes)):
+                    parts = urlsplit(url)
+                    if parts.scheme or parts.netloc:
+                        continue
+                    seen += 1
+                    target = (html / name).parent / unquote(parts.path) if parts.path else html / name
+                    fragment = unquote(parts.fragment)
+                    if not target.resolve().is_file():
+                        broken.append(f"{name}: {url} does not exist")
+                    elif fragment and target.suffix == ".html":
+                        known = anchors.get(target.resolve().relative_to(html).as_posix(), set())
+                        if fragment not in known:
+                            broken.append(f"{name}: {url} has no such place")
+    assert seen > 100
+    assert not broken, "\n".join(broken)
+
+
+def test_no_identity_is_given_twice_on_a_page(pages):
+    found = []
+    for name, page in pages.items():
+        ids = [element["id"] for element in page.find_all(id=True)]
+        found += [f"{name}: #{one}" for one in sorted({one for one in ids if ids.count(one) > 1})]
+    assert not found, "\n".join(found)
+
+
+def test_every_picture_says_what_it_shows(pages):
+    found = []
+    for name, page in pages.items():
+        for image in page.find_all("img"):
+            alt = image.get("alt", "").strip()
+            source = Path(image["src"]).name
+            if len(alt) <= 20 or source in alt or re.search(r"\.(png|svg|jpe?g)$", alt):
+                found.append(f"{name}: {source}: {alt!r}")
+    assert not found, "\n".join(found)
+
+
+def test_every_picture_is_a_figure_with_number_and_caption(pages):
+    found = []
+    for name, page in pages.items():
+        for image in page.select("main img, article img"):
+            figure = image.find_parent("figure")
+            caption = figure.find("figcaption") if figure else None
+            number = caption.find(class_="caption-number") if caption else None
+            text = caption.find(class_="caption-text").get_text(strip=True) if number else ""
+            if not number or not re.match(r"Figure \d+(\.\d+)? ", number.text) or len(text) < 20:
+                found.append(f"{name}: {Path(image['src']).name}: {caption and caption.text!r}")
+    assert not found, "\n".join(found)
+
+
+def test_figures_are_numbered_by_the_chapter(chapters):
+    for name, page in chapters.items():
+        chapter = int(re.search(r"/(\d\d)_", name).group(1))
+        numbers = [one.text.split()[1] for one in page.select("figcaption .caption-number")]
+        assert numbers == [f"{chapter}.{count}" for count in range(1, len(numbers) + 1)], name
+        assert page.find("h1").text.startswith(f"{chapter}. "), name
+
+
+def test_every_figure_of_the_notebooks_is_on_its_page(chapters):
+    for name, page in chapters.items():
+        cells = notebooks.read(ROOT / name.replace(".html", ".ipynb")).cells
+        wanted = [cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in cells]
+        for figure in filter(None, wanted):
+            assert page.find(id=figure), f"{name}: {figure}"
+
+
+def test_scorecard_holds_every_claim_of_every_chapter(chapters, pages):
+    rows = {row["id"] for row in pages["book/scorecard.html"].select("table.memcomp-scorecard tr[id]")}
+    for name, page in chapters.items():
+        claims = {row["id"] for row in page.select("table.memcomp-claims tr[id]")}
+        assert claims, f"{name} shows no claims"
+        assert claims <= rows, f"{name}: {claims - rows} not on the scorecard"
+
+
+def test_scorecard_counts_what_it_shows(pages):
+    page = pages["book/scorecard.html"]
+    for place, profile in enumerate(("quick", "paper"), start=2):
+        cells = page.select(f"table.memcomp-scorecard tr[id] > :nth-child({place + 1})")
+        shown = [cell.select_one(".verdict").text for cell in cells]
+        row = next(
+            row for row in page.select("table.memcomp-counts tbody tr") if row.th.text.startswith(profile)
+        )
+        for cell in row.find_all("td"):
+            assert int(cell.text) == shown.count(cell["data-label"]), (profile, cell["data-label"])
+
+
+def test_status_names_time_and_versions(chapters, pages):
+    tables = {
+        table.caption.text.split(maxsplit=2)[2]: table
+        for table in pages["book/status.html"].find_all("table")
+    }
+    times = next(table for title, table in tables.items() if title.startswith("Execution"))
+    assert len(times.select("tbody tr")) == len(chapters) + 1
+    assert all(
+        re.match(r"\d+\.\d s$", row.find_all("td")[1].text.strip()) for row in times.select("tbody tr")
+    )
+    versions = next(table for title, table in tables.items() if title.startswith("Device"))
+    named = {row.find("td").text.strip() for row in versions.select("tbody tr")}
+    assert {"Processor", "Python", "numpy", "torch"} <= named
+
+
+def test_package_page_describes_every_module(pages):
+    text = pages["book/api.html"].get_text()
+    for path in (ROOT / "memcomp").glob("[a-z]*.py"):
+        assert f"memcomp.{path.stem}" in text, path.stem
+
+
+def test_nothing_of_this_machine_is_on_the_pages(html):
+    secrets = [str(ROOT), str(Path.home()) + "/", socket.gethostname()]
+    found = []
+    for path in [*html.rglob("*.html"), *html.glob("*.js"), *(html / "_sources").rglob("*")]:
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            found += [f"{path.relative_to(html)}: {one}" for one in secrets if len(one) > 5 and one in text]
+    assert not found, "\n".join(found)
