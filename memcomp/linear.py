@@ -33,11 +33,13 @@ EPS = np.finfo(float).eps
 #: Gram eigenvalues above this share of the largest are singular values that squaring did not harm.
 SAFE_EIGENVALUE = 1e-8
 #: Largest Gram side that `factorize` and `min_norm` diagonalise when the method is "auto".
-FACTORIZE_LIMIT, MIN_NORM_LIMIT = 5000, 1500
-#: Largest core (columns with at least five entries) for which a sparse factorization is tried.
-CORE_LIMIT = 4000
-#: Largest number of entries of a dense temporary array.
-BLOCK = 1 << 24
+FACTORIZE_LIMIT, MIN_NORM_LIMIT = 5000, 1000
+#: A sparse factorization is tried up to this many columns with five entries or more, and this many products.
+CORE_LIMIT, GRAM_LIMIT = 6000, 1e9
+#: Tikhonov shift, as a share of the smallest squared column norm.
+SHIFT = 1e-3
+#: Largest number of entries of a dense temporary array, and of a matrix given to the dense SVD.
+BLOCK, SVD_LIMIT = 1 << 24, 1 << 28
 
 
 # ------------------------------------------------------------------------------------------------ data
@@ -193,16 +195,16 @@ def min_norm(X, Y, *, method: Method = "auto") -> np.ndarray:
         m' = min(n', d').
 
         - "eigh": eigenvectors of the smaller Gram matrix, then iterative refinement. O(m'^3) time and
-          O(m'^2) memory. "auto" takes it up to m' = 1500 (5000 in `factorize`, or any size if X is dense).
-          A matrix whose squared singular values cannot tell its rank goes on to "svd".
+          O(m'^2) memory; 0.2 s at m' = 1000. "auto" takes it up to m' = 1000 (5000 in `factorize`; any size
+          if X is dense). If the squared singular values cannot tell the rank, it goes on to "svd".
         - "svd": singular values of the reduced matrix, cut at ``max(n', d') * eps`` times the largest.
           O(n' d' m') time, O(n' d') memory.
-        - "tikhonov": iterated Tikhonov regularization on one sparse Cholesky-like factorization of
-          X'X + lambda I. Its cost is the fill-in, at most cubic in the number of features seen five times
-          or more: 0.2 s for n = 1e6 at alpha = 1.75, 3 s for n = 1e5 at alpha = 1.25. "auto" takes it if
-          at most 4000 columns have five entries or more.
-        - "lsqr": SciPy's LSQR. O(nonzeros) an iteration and some thousand iterations: the choice
-          near alpha = 1 at large n. Relative accuracy about 1e-10.
+        - "tikhonov": iterated Tikhonov regularization on one sparse factorization of X'X + shift I. Its
+          cost is the fill-in, at most cubic in the number of columns with five entries or more: 0.2 s for
+          n = 1e6, alpha = 2 and 3 s for n = 1e5, alpha = 1.25. "auto" takes it up to 6000 such columns.
+        - "lsqr": SciPy's LSQR. O(nonzeros) an iteration, thousands of iterations (12,000, or one to two
+          minutes, for n = 1e5 at alpha = 1): the choice near alpha = 1 at large n. Relative error about
+          1e-11, where the other methods reach 1e-12 to 1e-14.
 
     Returns
     -------
@@ -534,15 +536,19 @@ class _Problem:
             engine = _Eigh(self.A)
             if engine.undecided:
                 engine = _SVD(self.A)
-        elif method == "tikhonov" or (method == "auto" and self._core() <= CORE_LIMIT):
+        elif method == "tikhonov" or (method == "auto" and self._fills_little()):
             engine = _Tikhonov(self.A)
         else:
             engine = _LSQR(self.A)
         return Factorization(self, engine)
 
-    def _core(self):
-        """Estimate the size of the dense core that elimination of the rare columns leaves."""
-        return np.count_nonzero(np.bincount(self.A.indices, minlength=self.A.shape[1]) >= 5)
+    def _fills_little(self):
+        """Estimate whether A'A and its factor are cheap.
+
+        Eliminating a column with few entries fills in little; what is left of the others becomes dense.
+        """
+        core = np.count_nonzero(np.bincount(self.A.indices, minlength=self.A.shape[1]) >= 5)
+        return core <= CORE_LIMIT and np.sum(np.diff(self.A.indptr).astype(float) ** 2) <= GRAM_LIMIT
 
 
 class _Spectral:
@@ -641,7 +647,7 @@ class _SVD(_Spectral):
 
     def __init__(self, A):
         self.A = A
-        if A.shape[0] * A.shape[1] > 20 * BLOCK:
+        if A.shape[0] * A.shape[1] > SVD_LIMIT:
             raise MemoryError(
                 f"a dense SVD of the reduced {A.shape[0]} x {A.shape[1]} matrix needs too much memory; "
                 "use method='tikhonov' or 'lsqr', or rescale the columns of X"
@@ -666,17 +672,27 @@ class _SVD(_Spectral):
 class _Tikhonov:
     """Iterated Tikhonov: b += (A'A + shift I)^-1 A'(y - A b), on one sparse factorization.
 
-    A component of singular value s gains a factor shift / (s^2 + shift) in every step.
+    A component of singular value s shrinks by shift / (s^2 + shift) in every step. A random probe, which
+    holds every component, gives the slowest of these ratios and shows at once whether X has singular
+    values that are neither zero nor large enough to be found this way.
     """
 
     method = "tikhonov"
+    steps = 300
 
     def __init__(self, A):
         self.A = A if scipy.sparse.issparse(A) else scipy.sparse.csr_array(A)
         self.gram = (self.A.T @ self.A).tocsc()
-        # A column seen once makes singular values of about its own size; the smallest is somewhat smaller.
-        self.shift = max(1e-2 * self.gram.diagonal().min(), 1e-10 * self.gram.diagonal().max())
+        squares = self.gram.diagonal()
+        # The rarest columns set the scale of the smallest singular values.
+        self.shift = max(SHIFT * squares.min(), 1e-12 * squares.max())
         self.factor = self._factor(self.shift)
+        self.ratio = 0.0
+        probe = np.random.default_rng(0).standard_normal((self.A.shape[1], 1))
+        found, self.ratio = self._iterate(self.factor, self.A @ probe, 0.0)
+        left = np.linalg.norm(self.A @ (probe - found))
+        if left > max(A.shape) * EPS * np.sqrt(squares.max()):
+            self._fail()
 
     def _factor(self, shift):
         eye = scipy.sparse.eye_array(self.gram.shape[0], format="csc")
@@ -687,42 +703,59 @@ class _Tikhonov:
             options={"SymmetricMode": True},
         )
 
-    def solve(self, Y, penalty, steps=500):
+    def _fail(self):
+        raise RuntimeError(
+            "iterated Tikhonov cannot settle this problem: X has singular values close to zero; "
+            "use method='eigh', 'svd' or 'lsqr'"
+        )
+
+    def solve(self, Y, penalty):
         factor = self.factor if penalty <= self.shift else self._factor(penalty)
+        return self._iterate(factor, Y, penalty)[0]
+
+    def _iterate(self, factor, Y, penalty):
+        """Return the solution and the ratio of the last two steps."""
         b = np.zeros((self.A.shape[1], Y.shape[1]))
         last = None
-        for _ in range(steps):
+        for _ in range(self.steps):
             step = factor.solve(self.A.T @ (Y - self.A @ b) - penalty * b)
             b += step
-            size = np.linalg.norm(step, axis=0)
-            norm = np.linalg.norm(b, axis=0)
+            size, norm = np.linalg.norm(step, axis=0), np.linalg.norm(b, axis=0)
             if last is not None:
-                # What is left of a geometric series whose ratio is the one seen last.
-                ratio = np.minimum(size / np.where(last > 0, last, 1), 1 - EPS)
-                if np.all((size * ratio / (1 - ratio) <= 1e-13 * norm) | (size <= 4 * EPS * norm)):
-                    return b
+                # The steps still to come sum to a geometric series.
+                ratio = np.clip(size / np.maximum(last, EPS * norm), self.ratio, 1 - EPS)
+                if np.all((size * ratio / (1 - ratio) <= 1e-14 * norm) | (size <= EPS * norm)):
+                    return b, ratio.max(initial=0)
             last = size
-        raise RuntimeError(
-            f"iterated Tikhonov did not converge in {steps} steps (last one {np.max(size / norm):.1e} of the "
-            "solution): X has very small singular values; use method='eigh', 'svd' or 'lsqr'"
-        )
+        self._fail()
 
 
 class _LSQR:
+    """SciPy's LSQR, one right-hand side after the other."""
+
     method = "lsqr"
 
     def __init__(self, A):
         self.A = A
 
     def solve(self, Y, penalty):
-        limit = 20 * max(self.A.shape)
         b = np.empty((self.A.shape[1], Y.shape[1]))
         for j, y in enumerate(Y.T):
             b[:, j], stop, iterations = scipy.sparse.linalg.lsqr(
-                self.A, y, damp=np.sqrt(penalty), atol=1e-15, btol=1e-15, conlim=0, iter_lim=limit
+                self.A,
+                y,
+                damp=np.sqrt(penalty),
+                atol=1e-15,
+                btol=1e-15,
+                conlim=1e8,
+                iter_lim=20 * max(self.A.shape),
             )[:3]
-            if stop == 7:
-                raise RuntimeError(f"LSQR did not converge in {iterations} iterations; use method='eigh'")
+            if stop in (3, 6, 7):
+                cause = "X is ill-conditioned" if stop < 7 else "the limit of iterations"
+                raise RuntimeError(
+                    f"LSQR stopped after {iterations} iterations without a solution ({cause}); "
+                    "use method='eigh' or 'svd'"
+                )
         return b
 
 
@@ -775,12 +808,13 @@ def _check_matrix(X):
         if X.ndim != 2:
             raise ValueError(f"X must have shape (n, d), got {X.shape}")
         A = scipy.sparse.csr_array(X, dtype=float)
-        coordinates = A.tocoo() if not np.isfinite(A.data).all() else None
-        _check_finite("X", A.data, lambda k: (int(coordinates.row[k]), int(coordinates.col[k])))
         if not A.has_canonical_format or not A.data.all():
             A = A.copy()
             A.sum_duplicates()
             A.eliminate_zeros()
+        _check_finite(
+            "X", A.data, lambda k: (int(np.searchsorted(A.indptr, k, "right")) - 1, int(A.indices[k]))
+        )
         return A
     A = np.asarray(X)
     _check_real("X", A)
