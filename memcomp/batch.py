@@ -130,7 +130,7 @@ def parameters(chapter, profile="quick", given=()):
     FileNotFoundError
         If the profile has no file for this chapter.
     """
-    defaults = _defaults(chapter)
+    known = defaults(chapter)
     values = {}
     if profile != "quick":
         path = project() / "profiles" / profile / f"{chapter}.yaml"
@@ -141,9 +141,9 @@ def parameters(chapter, profile="quick", given=()):
                 f"it has {', '.join(there) or 'none at all'}"
             )
         values = yaml.safe_load(path.read_text()) or {}
-        _check(values, defaults, f"profiles/{profile}/{chapter}.yaml", chapter)
+        _check(values, known, f"profiles/{profile}/{chapter}.yaml", chapter)
     typed = {name: yaml.safe_load(value) for name, value in dict(given).items()}
-    _check(typed, defaults, "-p", chapter)
+    _check(typed, known, "-p", chapter)
     return values | typed
 
 
@@ -197,11 +197,16 @@ def _follow(command, root, log):
         command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         for line in process.stdout:
-            line = line.replace(str(root), ".").replace(str(Path.home()), "~")
+            line = without_paths(line)
             log.write(line)
             log.flush()
             lines.append(line)
     return process.returncode, "".join(lines)
+
+
+def without_paths(text):
+    """Return `text` with this checkout's path written ``.`` and the home folder ``~``, as logs keep it."""
+    return text.replace(str(project()), ".").replace(str(Path.home()), "~")
 
 
 def _last_line(text):
@@ -209,8 +214,23 @@ def _last_line(text):
     return lines[-1] if lines else None
 
 
-def _defaults(chapter):
-    """Return the notebook's parameters and their defaults."""
+def defaults(chapter):
+    """Return the parameters of a chapter with their defaults.
+
+    Parameters
+    ----------
+    chapter : str
+        Name of a notebook.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If the notebook has no cell tagged ``parameters``.
+    """
     import papermill
 
     path = chapters()[chapter]
@@ -224,14 +244,14 @@ def _defaults(chapter):
     return {name: ast.literal_eval(one["default"]) for name, one in inferred.items()}
 
 
-def _check(values, defaults, where, chapter):
+def _check(values, known, where, chapter):
     for name, value in values.items():
-        if name not in defaults:
+        if name not in known:
             raise ValueError(
-                f"{chapter} has no parameter {name!r} ({where}){_nearest(name, defaults)}; "
-                f"its parameters are {', '.join(defaults)}"
+                f"{chapter} has no parameter {name!r} ({where}){_nearest(name, known)}; "
+                f"its parameters are {', '.join(known)}"
             )
-        default = defaults[name]
+        default = known[name]
         if default is None or value is None:
             continue
         kind = (int, float) if isinstance(default, float) else type(default)

@@ -1,0 +1,171 @@
+"""The command ``memcomp`` (also ``python -m memcomp``): data · run · sweep."""
+
+import argparse
+import os
+import sys
+
+from memcomp.records import RecordError
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+
+def parser():
+    """Return the command line's parser.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        Its parsed arguments carry the function to call as ``command``.
+    """
+    top = argparse.ArgumentParser(prog="memcomp", description=__doc__.splitlines()[0])
+    commands = top.add_subparsers(required=True, metavar="data | run | sweep")
+
+    data = commands.add_parser("data", help="download MNIST and Omniglot, or say what is there")
+    data.add_argument("--root", default=os.environ.get("MEMCOMP_DATA") or "data", help=_ROOT_HELP)
+    data.add_argument("--check", action="store_true", help="change nothing; fail if something is missing")
+    data.set_defaults(command=_data)
+
+    run = commands.add_parser("run", help="execute chapters with papermill")
+    run.add_argument("chapter", help="a chapter's number or name, or all")
+    run.add_argument("--profile", default="quick", help="quick (the notebooks' own defaults) or paper")
+    run.add_argument(
+        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="set a parameter of the notebook; the value is read as YAML",
+    )  # fmt: skip
+    run.set_defaults(command=_run)
+
+    sweep = commands.add_parser("sweep", help="train the missing points of a chapter's grid with Dask")
+    sweep.add_argument("chapter", help="a chapter's number or name, or all")
+    sweep.add_argument("--profile", default="quick", help="quick or paper")
+    sweep.add_argument(
+        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="set a parameter of the chapter, as in run",
+    )  # fmt: skip
+    where = sweep.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=_positive, metavar="N", help="worker processes on this machine")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="use the workers of a running Dask scheduler")
+    where.add_argument("--slurm", metavar="FILE", help="start workers as Slurm jobs, by the options in FILE")
+    sweep.add_argument("--per-gpu", type=_positive, default=1, metavar="N", help="workers that share a GPU")
+    sweep.add_argument("--fresh", action="store_true", help="compute every point again")
+    sweep.add_argument("--retry-failed", action="store_true", help="also try what failed before")
+    sweep.add_argument("--dry-run", action="store_true", help="only say what there is to do, and its cost")
+    sweep.set_defaults(command=_sweep)
+    return top
+
+
+def _positive(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+_ROOT_HELP = "folder for both data sets; default $MEMCOMP_DATA, else ./data"
+
+
+def _data(arguments):
+    from memcomp import downloads
+
+    states = downloads.check(arguments.root) if arguments.check else downloads.fetch(arguments.root)
+    for state in states:
+        print(f"{state.name:10} {'complete' if state.complete else 'incomplete'}: {state.detail}")
+    if all(state.complete for state in states):
+        print(f"Chapters find them with data_root: {arguments.root}, or with MEMCOMP_DATA={arguments.root}")
+        return 0
+    print(f"`memcomp data --root {arguments.root}` fetches what is missing")
+    return EXIT_FAILED
+
+
+def _run(arguments):
+    from memcomp import batch, sweep
+
+    names = batch.find(arguments.chapter)
+    outcomes, failed = [], []
+    for outcome in batch.run(names, arguments.profile, arguments.parameters):
+        error = outcome.error
+        if error is None:
+            grids = sweep.grids(outcome.chapter, arguments.profile, arguments.parameters)
+            lacking = {grid.experiment: len(grid.missing()) for grid in grids if grid.missing()}
+            if lacking:
+                error = "records are missing afterwards: " + ", ".join(
+                    f"{count} of {name}" for name, count in lacking.items()
+                )
+        state = "failed" if error else "done"
+        print(f"{outcome.chapter:26}{state:8}{outcome.seconds:7.0f} s", flush=True)
+        outcomes.append(outcome)
+        failed += [(outcome, error)] if error else []
+    for outcome, error in failed:
+        print(f"{outcome.chapter}: {error}\n  log: {os.path.relpath(outcome.log)}", file=sys.stderr)
+    done = len(outcomes) - len(failed)
+    print(f"{done} of {len(outcomes)} chapters done; see {os.path.relpath(outcomes[0].log.parent)}")
+    return EXIT_FAILED if failed else 0
+
+
+def _sweep(arguments):
+    from memcomp import batch, sweep
+
+    found = [
+        grid
+        for chapter in batch.find(arguments.chapter)
+        for grid in sweep.grids(chapter, arguments.profile, arguments.parameters)
+    ]
+    if not found:
+        print(f"{arguments.chapter} trains nothing; `memcomp run {arguments.chapter}` executes it")
+        return 0
+    if arguments.dry_run:
+        workers = sweep.default_workers(arguments.workers, arguments.per_gpu)
+        for grid in found:
+            seconds, source = sweep.estimate(grid)
+            missing = len(grid.missing())
+            print(
+                f"{grid.experiment}: {len(grid.configs)} points, {len(grid.configs) - missing} stored, "
+                f"{missing} missing; about {seconds / workers / 3600:.2f} h on {workers} workers of this "
+                f"device ({source})"
+            )
+        return 0
+    failed = []
+    with sweep.cluster(arguments.workers, arguments.scheduler, arguments.slurm, arguments.per_gpu) as client:
+        print(f"dashboard: {client.dashboard_link}", flush=True)
+        for grid in found:
+            summary = sweep.sweep(grid, client, fresh=arguments.fresh, retry_failed=arguments.retry_failed)
+            print(
+                f"{summary.experiment}: {summary.points} points, {summary.stored} were stored, "
+                f"{summary.computed} computed, {len(summary.failed)} failed",
+                flush=True,
+            )
+            failed += summary.failed
+    for one in failed:
+        print(f"failed: {one['config']}\n  {one['error']}", file=sys.stderr)
+    if failed:
+        print("logs are in runs/sweep; `--retry-failed` tries these points again", file=sys.stderr)
+    return EXIT_FAILED if failed else 0
+
+
+def main(arguments=None):
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0 if all went well, 1 if something failed, 2 for a wrong command line.
+    """
+    chosen = parser().parse_args(arguments)
+    try:
+        return chosen.command(chosen)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"memcomp: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except (OSError, RuntimeError, RecordError) as error:
+        print(f"memcomp: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("memcomp: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,326 @@
+"""`memcomp sweep`: nothing finished is lost, nothing is computed twice without need, failures are told."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from memcomp import batch, experiments, records, sweep
+from memcomp.__main__ import main
+
+# An experiment whose points write down when they start and end.
+TOY = """
+import dataclasses, os, pathlib, time
+from memcomp import records
+
+HERE = pathlib.Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    number: int
+    seconds: float
+    epochs: int = 1
+
+
+def grid(points=6, seconds=0.2):
+    return [Config(number, seconds) for number in range(points)]
+
+
+def work(config):
+    return config.epochs
+
+
+@records.experiment("toy", version=1)
+def run(config, bad=""):
+    ledger = os.open(HERE / "ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(ledger, f"start {config.number} {os.getpid()}\\n".encode())
+    print("hello from point", config.number)
+    time.sleep(config.seconds)
+    if bad == "raise" and config.number == 1:
+        raise ValueError("out of luck")
+    if bad == "die" and config.number == 1:
+        os._exit(1)
+    os.write(ledger, f"end {config.number} {os.getpid()}\\n".encode())
+    os.close(ledger)
+    return {"loss": float("nan") if bad == "nan" and config.number == 1 else config.number}
+"""
+
+# memcomp's command line, with that experiment for its only chapter.
+DRIVER = """
+import importlib.util, pathlib, sys
+import cloudpickle
+from memcomp import batch, experiments
+
+HERE = pathlib.Path(__file__).parent
+
+
+def install():
+    name = "memcomp.experiments.toy"
+    spec = importlib.util.spec_from_file_location(name, HERE / "toy.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    cloudpickle.register_pickle_by_value(module)
+    experiments.CHAPTERS.clear()
+    experiments.CHAPTERS["01_toy"] = ("toy",)
+    batch.project = lambda: HERE
+
+
+if __name__ == "__main__":
+    from memcomp.__main__ import main
+
+    install()
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """Start two workers for all tests of this file; return the address of their scheduler."""
+    with sweep.cluster(workers=2) as client:
+        yield client.scheduler.address
+
+
+class Project:
+    """A small checkout with the toy experiment in it."""
+
+    def __init__(self, folder, capsys, scheduler):
+        self.folder, self.capsys, self.scheduler = folder, capsys, scheduler
+        (folder / "notebooks").mkdir()
+        (folder / "profiles").mkdir()
+        source = "points = 6\nseconds = 0.2\nbad = ''"
+        cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        notebook = nbformat.v4.new_notebook(cells=[cell], metadata=kernel)
+        nbformat.write(notebook, folder / "notebooks/01_toy.ipynb")
+        (folder / "toy.py").write_text(TOY)
+        (folder / "driver.py").write_text(DRIVER)
+
+    def start(self, *arguments):
+        """Start a sweep in a process of its own, with workers of its own."""
+        return subprocess.Popen(
+            [sys.executable, "driver.py", "sweep", "toy", *arguments],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def sweep(self, *arguments):
+        """Run a sweep in this process, on the workers of this file."""
+        code = main(["sweep", "toy", "--scheduler", self.scheduler, *arguments])
+        out, err = self.capsys.readouterr()
+        return code, out, err
+
+    def ledger(self, what):
+        path = self.folder / "ledger"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [tuple(map(int, line.split()[1:])) for line in lines if line.startswith(what)]
+
+    def under_way(self):
+        """Return the processes of the points that have started and not ended."""
+        ended = set(self.ledger("end"))
+        return [one[1] for one in self.ledger("start") if one not in ended]
+
+    def wait_for_ends(self, count, process):
+        deadline = time.monotonic() + 120
+        while len(self.ledger("end")) < count:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "the sweep makes no progress"
+            time.sleep(0.02)
+
+    def records(self):
+        return records.load("toy", "quick")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, capsys, scheduler):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(experiments, "CHAPTERS", {})
+    monkeypatch.setattr(batch, "project", batch.project)  # what install() replaces is put back afterwards
+    monkeypatch.setitem(sys.modules, "memcomp.experiments.toy", None)
+    made = Project(tmp_path, capsys, scheduler)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "driver", raising=False)
+    __import__("driver").install()
+    return made
+
+
+def running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def once(numbers):
+    return dict.fromkeys(range(numbers), 1)
+
+
+def test_a_sweep_computes_every_point_once_and_the_next_one_none(project):
+    code, out, err = project.sweep()
+    assert code == 0, err
+    assert "6 points, 0 were stored, 6 computed, 0 failed" in out
+    assert "http://127.0.0.1:" in out
+    assert sorted(record["metrics"]["loss"] for record in project.records()) == list(range(6))
+    code, out, _ = project.sweep()
+    assert "6 points, 6 were stored, 0 computed, 0 failed" in out
+    assert Counter(number for number, _ in project.ledger("start")) == once(6)
+    assert len({pid for _, pid in project.ledger("start")}) == 2
+
+
+def test_what_a_point_prints_is_in_its_own_log(project):
+    project.sweep("-p", "points", "2")
+    logs = sorted(path.read_text() for path in (project.folder / "runs/sweep/quick/toy").glob("*.log"))
+    assert logs == ["hello from point 0\n", "hello from point 1\n"]
+
+
+@pytest.mark.slow
+def test_killed_workers_and_a_killed_client_lose_nothing(project):
+    """Forty points, a worker killed twice, the client killed once: forty good records."""
+    points = ("-p", "points", "40")
+    with project.start("--workers", "2", *points) as process:
+        for ends in (4, 8):
+            project.wait_for_ends(ends, process)
+            while not (busy := [pid for pid in project.under_way() if running(pid)]):
+                time.sleep(0.02)
+            os.kill(busy[-1], signal.SIGKILL)
+        project.wait_for_ends(14, process)
+        workers = {pid for _, pid in project.ledger("start")}
+        process.kill()
+    deadline = time.monotonic() + 60
+    while any(map(running, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(running, workers)), "workers outlive their client"
+    kept = len(project.records())
+    assert kept >= 12
+    code, out, err = project.sweep(*points)
+    assert code == 0, err
+    assert f"40 points, {kept} were stored, {40 - kept} computed, 0 failed" in out
+    assert sorted(record["metrics"]["loss"] for record in project.records()) == list(range(40))
+    # Each kill costs at most the points that were under way: one for a worker, two for the client.
+    assert len(project.ledger("start")) - 40 <= 4
+    leftovers = [path for path in project.folder.rglob(".*") if path.is_file()]
+    assert not leftovers
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("raise", "out of luck"),
+        ("nan", "only finite numbers"),
+        pytest.param("die", "died at every", marks=pytest.mark.slow),
+    ],
+)
+def test_a_failing_point_is_told_by_its_config_and_does_not_stop_the_others(project, bad, reason):
+    code, out, err = project.sweep("-p", "bad", bad)
+    assert code == 1
+    assert "6 points, 0 were stored, 5 computed, 1 failed" in out
+    assert "'number': 1" in err
+    assert reason in err
+    assert len(project.records()) == 5
+
+
+def test_what_failed_is_left_out_until_it_is_asked_for(project):
+    project.sweep("-p", "bad", "raise")
+    starts = len(project.ledger("start"))
+    code, out, err = project.sweep()
+    assert code == 1
+    assert "6 points, 5 were stored, 0 computed, 1 failed" in out
+    assert "out of luck" in err
+    assert len(project.ledger("start")) == starts
+    code, out, err = project.sweep("--retry-failed")
+    assert code == 0, err
+    assert "6 points, 5 were stored, 1 computed, 0 failed" in out
+    assert json.loads((project.folder / "runs/sweep/quick/toy/failed.json").read_text()) == []
+
+
+@pytest.mark.slow
+def test_two_sweeps_on_one_folder_share_the_work(project):
+    points = ("-p", "points", "16", "-p", "seconds", "0.5")
+    with project.start("--workers", "1", *points) as other:
+        project.wait_for_ends(1, other)
+        code, _, err = project.sweep(*points)
+        assert code == 0, err
+        _, err = other.communicate(timeout=120)
+        assert other.returncode == 0, err
+    assert len(project.records()) == 16
+    assert Counter(number for number, _ in project.ledger("start")) == once(16)
+    assert len({pid for _, pid in project.ledger("start")}) == 3
+
+
+def test_fresh_computes_again_what_is_stored(project):
+    project.sweep("-p", "points", "3")
+    code, out, err = project.sweep("-p", "points", "3", "--fresh")
+    assert code == 0, err
+    assert "3 points, 0 were stored, 3 computed" in out
+    assert Counter(number for number, _ in project.ledger("start")) == dict.fromkeys(range(3), 2)
+
+
+def test_a_damaged_record_stops_the_sweep_by_name(project):
+    project.sweep("-p", "points", "2")
+    path = next((project.folder / "results/quick/toy").glob("*.json"))
+    path.write_text(path.read_text()[:100])
+    code, _, err = project.sweep("-p", "points", "2")
+    assert code == 1
+    assert f"damaged record results/quick/toy/{path.name}" in err
+
+
+def test_dry_run_counts_estimates_and_computes_nothing(project):
+    project.sweep("-p", "points", "4")
+    starts = len(project.ledger("start"))
+    code, out, err = project.sweep("-p", "points", "36004", "--dry-run")
+    assert code == 0, err
+    assert "36004 points, 4 stored, 36000 missing" in out
+    # 36,000 points of 0.2 s are two hours of one worker.
+    hours, workers = float(out.split("about ")[1].split()[0]), sweep.default_workers()
+    assert 1.9 < hours * workers < 2.4
+    assert f"on {workers} workers" in out
+    assert "4 records of this device" in out
+    assert len(project.ledger("start")) == starts
+
+
+def test_dry_run_on_a_new_device_measures_a_short_run(project):
+    code, out, err = project.sweep("--dry-run")
+    assert code == 0, err
+    assert "one epoch of the first point" in out
+    assert not (project.folder / "results").exists()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_does_not_answer_is_an_error(project):
+    code, _, err = project.sweep("--scheduler", "tcp://127.0.0.1:9")
+    assert code == 1
+    assert "tcp://127.0.0.1:9" in err
+
+
+def test_a_slurm_file_without_jobs_is_refused_with_an_example(project):
+    (project.folder / "slurm.yaml").write_text("queue: gpu\n")
+    code = main(["sweep", "toy", "--slurm", "slurm.yaml"])
+    assert code == 2
+    message = project.capsys.readouterr().err
+    assert "jobs: N" in message
+    assert "profiles/slurm.example.yaml" in message
+
+
+@pytest.mark.parametrize("chapter", sorted(experiments.CHAPTERS))
+def test_quick_records_of_every_chapter_are_complete_and_no_other_lies_there(chapter):
+    for grid in sweep.grids(chapter):
+        assert not grid.missing()
+        stored = {path.stem for path in grid.folder().glob("*.json")}
+        assert stored == set(grid.configs)
+
+
+def test_every_chapter_of_experiments_has_a_notebook_and_a_paper_profile():
+    for chapter in experiments.CHAPTERS:
+        assert chapter in batch.chapters()
+        assert batch.parameters(chapter, "paper")["profile"] == "paper"
+        assert all(grid.profile == "paper" for grid in sweep.grids(chapter, "paper"))
