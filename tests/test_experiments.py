@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from memcomp import evaluation, models, records, training, triplets
-from memcomp.experiments import gaussian
+from memcomp.experiments import gaussian, mnist_sum
 
 
 def key(module, config):
@@ -69,3 +70,111 @@ def test_gaussian_point_repeats_and_adds_up():
     targets = triplets.targets(labels, rows)
     training.fit(model, vectors, rows, targets, epochs=4, lr=1e-3, seed=1, progress=False)
     assert evaluation.mse(model, vectors, rows, targets) == pytest.approx(first["train_loss"], rel=1e-3)
+
+
+TINY = {
+    "dataset": "embedded",
+    "full": 400,
+    "full_nines": 40,
+    "size": 300,
+    "epochs": 1,
+    "batch_size": 32,
+    "width": 1,
+}
+
+
+def test_mnist_sum_paper_grid_is_the_papers():
+    grid = mnist_sum.grid("paper")
+    assert len(grid) == len({key(mnist_sum, config) for config in grid}) == 2 * 4 * 10 * 100
+    assert sorted({config.nines for config in grid}) == list(range(100, 551, 50))
+    recipe = {"epochs": 300, "batch_size": 256, "lr": 1e-4, "weight_decay": 0.0, "optimizer": "adam"}
+    data = {"full": 40_000, "full_nines": 774, "size": 32_000, "dataset": "mnist", "width": 64}
+    for config in grid:
+        assert dataclasses.asdict(config).items() >= (recipe | data).items()
+    with pytest.raises(ValueError, match="'papre'"):
+        mnist_sum.grid("papre")
+
+
+def test_mnist_sum_parameters_of_the_notebook_reach_the_grid():
+    grid = mnist_sum.grid("quick", dataset="mnist", seeds=1, epochs=3, width=5)
+    assert {(c.dataset, c.seed, c.epochs, c.width) for c in grid} == {("mnist", 0, 3, 5)}
+    assert {c.architecture for c in grid} == set(mnist_sum.ARCHITECTURES)
+    assert {c.weights for c in grid} == {(1, 1, 1), mnist_sum.WEIGHTED}
+    assert {c.normalise for c in grid} == {"together", "apart"}
+    assert len({c.nines for c in grid}) >= 2
+    quick = mnist_sum.grid()
+    assert len(quick) == len({key(mnist_sum, config) for config in quick})
+    assert min(mnist_sum.work(config) for config in quick) > 0
+
+
+def test_mnist_sum_architectures_share_their_data_and_seeds_do_not():
+    config = mnist_sum.Config("sum", 25, 0, **TINY)
+    _, labels, rows = mnist_sum.training_set(config)
+    assert rows.shape == (300, 3)
+    assert len(np.unique(rows[labels[rows] == 9])) == (labels[rows] == 9).sum() == 25
+    _, _, other = mnist_sum.training_set(dataclasses.replace(config, architecture="cross_channel"))
+    assert (rows == other).all()
+    _, _, other = mnist_sum.training_set(dataclasses.replace(config, seed=1))
+    assert not (rows == other).all()
+    full = triplets.long_tailed(labels, 400, np.random.default_rng(0), rare=40)
+    assert {tuple(row) for row in rows} <= {tuple(row) for row in full}
+    assert {tuple(row) for row in other} <= {tuple(row) for row in full}
+
+
+def test_mnist_sum_test_set_is_unseen_and_complete():
+    test = mnist_sum.held_out("embedded")
+    assert test.rows.shape == (3, 100 * 250, 3)
+    assert (np.bincount(test.pairs.ravel(), minlength=1000)[test.labels < 5] == 1).all()
+    for position in range(3):
+        held = test.labels[test.rows[position]]
+        assert (held[:, position] == 9).all()
+        assert (np.delete(held, position, 1) < 5).all()
+    pool, _, rows = mnist_sum.training_set(mnist_sum.Config("sum", 25, 0, **TINY))
+    assert not {image.tobytes() for image in test.images} & {
+        image.tobytes() for image in pool[np.unique(rows)]
+    }
+
+
+def test_mnist_sum_point_repeats_and_adds_up():
+    config = mnist_sum.Config("linear", 25, 0, weights=(1, 2, 3), lr=1e-2, **TINY)
+    first, again = mnist_sum.run(config), mnist_sum.run(dataclasses.asdict(config))
+    assert records._plain(first, "metrics") == records._plain(again, "metrics")
+    assert np.mean(first["by_position"]) == pytest.approx(first["test_loss"])
+    assert np.shape(first["by_combination"]) == (3, 5, 5)
+    by_position = np.mean(first["by_combination"], (1, 2))  # pairs are not quite even over the 25 cells
+    np.testing.assert_allclose(by_position, first["by_position"], rtol=0.2)
+    assert first["test_loss"] >= first["bias"] ** 2
+    assert np.shape(first["parts_mean"]) == np.shape(first["parts_sd"]) == (3, 10)
+    assert len(first["history"]) == 1
+
+    model, _ = mnist_sum.train(config, progress=False)
+    test = mnist_sum.held_out("embedded")
+    rows = np.random.default_rng(0).permutation(test.rows.reshape(-1, 3))[:4000]
+    targets = triplets.targets(test.labels, rows, (1, 2, 3))
+    direct = evaluation.mse(model, test.images, rows, targets, factorised=False)
+    assert direct == pytest.approx(first["test_loss"], rel=0.1)  # on a sample of the triplets
+    pool, labels, rows = mnist_sum.training_set(config)
+    targets = triplets.targets(labels, rows, (1, 2, 3))
+    assert evaluation.mse(model, pool, rows, targets) == pytest.approx(first["train_loss"])
+
+
+def test_mnist_sum_parts_of_a_perfect_network_are_the_labels():
+    """A stand-in that reads the label from a pixel: its parts are the labels, and all its losses vanish."""
+
+    class Reads(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(255.0))
+
+        def forward(self, x):
+            return (x[:, :, 0, 0] * self.scale).sum(1)
+
+    test = mnist_sum.held_out("embedded")
+    marked = test.images.copy()
+    marked[:, 0, 0] = test.labels
+    readable = dataclasses.replace(test, images=marked)
+    found = mnist_sum.parts(Reads(), readable)
+    np.testing.assert_allclose(found["parts_mean"], np.tile(np.arange(10), (3, 1)), atol=1e-4)
+    np.testing.assert_allclose(found["parts_sd"], 0, atol=1e-4)
+    rows = test.rows.reshape(-1, 3)
+    assert evaluation.mse(Reads(), marked, rows, triplets.targets(test.labels, rows)) < 1e-8
