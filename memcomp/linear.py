@@ -201,10 +201,12 @@ def min_norm(X, Y, *, method: Method = "auto") -> np.ndarray:
           O(n' d' m') time, O(n' d') memory.
         - "tikhonov": iterated Tikhonov regularization on one sparse factorization of X'X + shift I. Its
           cost is the fill-in, at most cubic in the number of columns with five entries or more: 0.2 s for
-          n = 1e6, alpha = 2 and 3 s for n = 1e5, alpha = 1.25. "auto" takes it up to 6000 such columns.
+          n = 1e6, alpha = 2 and 3 s for n = 1e5, alpha = 1.25. "auto" takes it up to 6000 such columns
+          and, if X turns out to have singular values close to zero, "eigh" up to m' = 5000 after all.
         - "lsqr": SciPy's LSQR. O(nonzeros) an iteration, thousands of iterations (12,000, or one to two
           minutes, for n = 1e5 at alpha = 1): the choice near alpha = 1 at large n. Relative error about
-          1e-11, where the other methods reach 1e-12 to 1e-14.
+          1e-11, where the other methods reach 1e-12 to 1e-14; blind to singular values below about 1e-8 of
+          the largest.
 
     Returns
     -------
@@ -290,13 +292,14 @@ class Factorization:
         flat = _as_columns(Y[problem.rows])
         # Powers of two bring both sides near 1, so that no square overflows; they change no digit.
         exponent = np.frexp(np.abs(flat).max(axis=0, initial=0))[1]
-        solution = self._engine.solve(
-            np.ldexp(flat, -exponent), float(np.ldexp(float(penalty), -2 * problem.exponent))
-        )
         out = np.zeros((self.shape[1], flat.shape[1]))
-        out[problem.columns] = np.ldexp(solution, exponent - problem.exponent)
-        if not np.isfinite(out).all():
-            raise OverflowError("the solution does not fit in float64: rescale X or Y")
+        with np.errstate(over="ignore"):
+            penalty = float(np.ldexp(float(penalty), -2 * problem.exponent))
+            if flat.shape[1] and np.isfinite(penalty):
+                solution = self._engine.solve(np.ldexp(flat, -exponent), penalty)
+                out[problem.columns] = np.ldexp(solution, exponent - problem.exponent)
+        if not np.isfinite(penalty) or not np.isfinite(out).all():
+            raise OverflowError("the solution does not fit in float64: rescale X, Y or the penalty")
         return out.reshape((self.shape[1], *Y.shape[1:]))
 
     @property
@@ -527,20 +530,28 @@ class _Problem:
     def factorize(self, method, limit):
         if method not in Method.__args__:
             raise ValueError(f"method must be one of {', '.join(Method.__args__)}; got {method!r}")
+        return Factorization(self, self._engine(method, limit))
+
+    def _engine(self, method, limit):
         smaller = min(self.A.shape)
         if smaller == 0:
-            engine = _Zero(self.A)
-        elif method == "svd":
-            engine = _SVD(self.A)
-        elif method == "eigh" or (method == "auto" and (smaller <= limit or not self.sparse)):
+            return _Zero(self.A)
+        if method == "auto":
+            if smaller <= limit or not self.sparse:
+                method = "eigh"
+            elif self._fills_little():
+                try:
+                    return _Tikhonov(self.A)
+                except RuntimeError:
+                    if smaller > FACTORIZE_LIMIT:
+                        raise
+                    method = "eigh"
+            else:
+                method = "lsqr"
+        if method == "eigh":
             engine = _Eigh(self.A)
-            if engine.undecided:
-                engine = _SVD(self.A)
-        elif method == "tikhonov" or (method == "auto" and self._fills_little()):
-            engine = _Tikhonov(self.A)
-        else:
-            engine = _LSQR(self.A)
-        return Factorization(self, engine)
+            return _SVD(self.A) if engine.undecided else engine
+        return {"svd": _SVD, "tikhonov": _Tikhonov, "lsqr": _LSQR}[method](self.A)
 
     def _fills_little(self):
         """Estimate whether A'A and its factor are cheap.
@@ -790,6 +801,15 @@ def _check_real(name, array):
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
 
 
+def _as_array(name, values):
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+    _check_real(name, array)
+    return array
+
+
 def _check_finite(name, values, locate):
     finite = np.isfinite(values)
     if not finite.all():
@@ -816,8 +836,7 @@ def _check_matrix(X):
             "X", A.data, lambda k: (int(np.searchsorted(A.indptr, k, "right")) - 1, int(A.indices[k]))
         )
         return A
-    A = np.asarray(X)
-    _check_real("X", A)
+    A = _as_array("X", X)
     if A.ndim != 2:
         raise ValueError(f"X must have shape (n, d), got {A.shape}")
     A = A.astype(float, copy=False)
@@ -828,8 +847,7 @@ def _check_matrix(X):
 def _check_targets(Y, n):
     if scipy.sparse.issparse(Y):
         raise TypeError("Y must be a dense array of shape (n,) or (n, m); use Y.toarray()")
-    Y = np.asarray(Y)
-    _check_real("Y", Y)
+    Y = _as_array("Y", Y)
     if Y.ndim not in (1, 2) or Y.shape[0] != n:
         raise ValueError(f"Y must have shape ({n},) or ({n}, m) to match X's {n} rows, got {Y.shape}")
     Y = Y.astype(float, copy=False)
@@ -838,9 +856,7 @@ def _check_targets(Y, n):
 
 
 def _check_errors(error, p):
-    error, p = np.asarray(error), np.asarray(p)
-    _check_real("error", error)
-    _check_real("p", p)
+    error, p = _as_array("error", error), _as_array("p", p)
     error, p = error.astype(float, copy=False), p.astype(float, copy=False)
     if p.ndim != 1 or error.ndim not in (1, 2) or error.shape[0] != p.size:
         raise ValueError(f"error must have shape (d,) or (d, m) and p (d,), got {error.shape} and {p.shape}")
