@@ -101,7 +101,7 @@ def find(name):
     if name in spellings:
         return [spellings[name]]
     raise ValueError(
-        f"no chapter {name!r}{_nearest(name, spellings)}; the chapters are {', '.join(known)}, or all"
+        f"no chapter {name!r}{nearest(name, spellings)}; the chapters are {', '.join(known)}, or all"
     )
 
 
@@ -248,7 +248,7 @@ def _check(values, known, where, chapter):
     for name, value in values.items():
         if name not in known:
             raise ValueError(
-                f"{chapter} has no parameter {name!r} ({where}){_nearest(name, known)}; "
+                f"{chapter} has no parameter {name!r} ({where}){nearest(name, known)}; "
                 f"its parameters are {', '.join(known)}"
             )
         default = known[name]
@@ -262,6 +262,7 @@ def _check(values, known, where, chapter):
             )
 
 
-def _nearest(name, known):
+def nearest(name, known):
+    """Return ``", did you mean …?"`` with the known name closest to a mistyped one, or an empty text."""
     match = difflib.get_close_matches(str(name), list(known), n=1)
     return f", did you mean {match[0]!r}?" if match else ""

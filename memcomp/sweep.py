@@ -174,6 +174,8 @@ def _visible(number):
 
 def _slurm_cluster(path):
     from dask_jobqueue import SLURMCluster
+    from dask_jobqueue.core import Job, JobQueueCluster
+    from dask_jobqueue.slurm import SLURMJob
 
     options = yaml.safe_load(path.read_text())
     if not isinstance(options, dict) or not isinstance(options.get("jobs"), int) or options["jobs"] < 1:
@@ -182,13 +184,16 @@ def _slurm_cluster(path):
             "dask_jobqueue.SLURMCluster; profiles/slurm.example.yaml is one"
         )
     jobs = options.pop("jobs")
+    known = [name for kind in (SLURMJob, Job, JobQueueCluster) for name in inspect.signature(kind).parameters]
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{path}: SLURMCluster has no option {name!r}{batch.nearest(name, known)}")
     logs = batch.project() / "runs" / "slurm"
     logs.mkdir(parents=True, exist_ok=True)
+    # The dashboard stays on this machine; look at it through a tunnel.
+    scheduler = {"dashboard_address": "127.0.0.1:0"} | options.pop("scheduler_options", {})
     options = {"cores": 1, "processes": 1, "log_directory": str(logs)} | options
-    try:
-        running = SLURMCluster(**options)
-    except TypeError as error:
-        raise ValueError(f"{path}: {error}") from error
+    running = SLURMCluster(scheduler_options=scheduler, **options)
     running.scale(jobs=jobs)
     return running
 

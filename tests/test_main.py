@@ -1,0 +1,100 @@
+"""The command line: exit statuses and messages. What the commands do is tested with their modules."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memcomp import batch, downloads
+from memcomp.__main__ import main
+
+
+@pytest.fixture
+def states(monkeypatch):
+    """Let `memcomp data` find one data set complete and one not, and count the downloads."""
+    found = [downloads.State("mnist", True, "all of it"), downloads.State("omniglot", False, "half of it")]
+    fetched = []
+    monkeypatch.setattr(downloads, "check", lambda root: found)
+    monkeypatch.setattr(downloads, "fetch", lambda root: fetched.append(root) or found[:1])
+    return fetched
+
+
+def test_data_check_says_what_is_there_and_fails_if_something_is_missing(states, capsys):
+    assert main(["data", "--root", "somewhere", "--check"]) == 1
+    out = capsys.readouterr().out
+    assert "mnist      complete: all of it" in out
+    assert "omniglot   incomplete: half of it" in out
+    assert "`memcomp data --root somewhere`" in out
+    assert not states
+
+
+def test_data_fetches_into_the_root(states, capsys):
+    assert main(["data", "--root", "somewhere"]) == 0
+    assert states == ["somewhere"]
+    assert "MEMCOMP_DATA=somewhere" in capsys.readouterr().out
+
+
+def test_data_without_root_goes_to_the_variable_or_to_data(states, monkeypatch):
+    monkeypatch.delenv("MEMCOMP_DATA", raising=False)
+    main(["data"])
+    monkeypatch.setenv("MEMCOMP_DATA", "elsewhere")
+    main(["data"])
+    assert states == ["data", "elsewhere"]
+
+
+def test_a_download_that_fails_is_a_message_not_a_traceback(monkeypatch, capsys):
+    def refuse(root):
+        raise ConnectionError("no route to anywhere")
+
+    monkeypatch.setattr(downloads, "fetch", refuse)
+    assert main(["data"]) == 1
+    assert capsys.readouterr().err == "memcomp: no route to anywhere\n"
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_an_unknown_chapter_is_refused(command, capsys):
+    assert main([command, "long_tale"]) == 2
+    assert "did you mean 'long_tail'?" in capsys.readouterr().err
+
+
+def test_an_unknown_parameter_is_refused(capsys):
+    assert main(["run", "01", "-p", "alhpa", "2"]) == 2
+    assert "01_long_tail has no parameter 'alhpa'" in capsys.readouterr().err
+
+
+def test_run_fails_if_one_chapter_fails_and_names_its_log(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    outcomes = [
+        batch.Outcome("01_long_tail", None, 3.2, tmp_path / "01.ipynb", tmp_path / "01.log"),
+        batch.Outcome("06_linear", "ValueError: no", 1.0, tmp_path / "06.ipynb", tmp_path / "06.log"),
+    ]
+    monkeypatch.setattr(batch, "run", lambda *_: iter(outcomes))
+    assert main(["run", "all"]) == 1
+    out, err = capsys.readouterr()
+    assert "1 of 2 chapters done" in out
+    assert "06_linear: ValueError: no\n  log: 06.log" in err
+
+
+def test_a_chapter_that_trains_nothing_has_nothing_to_sweep(capsys):
+    assert main(["sweep", "01"]) == 0
+    assert "trains nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["sweep", "08", "--workers", "0"], ["dance"], ["sweep"], []])
+def test_a_wrong_command_line_exits_with_two(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "usage: memcomp" in capsys.readouterr().err
+
+
+def test_the_module_and_the_console_script_are_one():
+    helps = [
+        subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        for command in (
+            [sys.executable, "-m", "memcomp", "--help"],
+            [Path(sys.executable).with_name("memcomp"), "--help"],
+        )
+    ]
+    assert helps[0] == helps[1]
+    assert all(word in helps[0] for word in ("data", "run", "sweep"))
