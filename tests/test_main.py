@@ -89,12 +89,10 @@ def test_a_wrong_command_line_exits_with_two(arguments, capsys):
 
 
 def test_the_module_and_the_console_script_are_one():
+    script = Path(sys.executable).with_name("memcomp")
     helps = [
         subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-        for command in (
-            [sys.executable, "-m", "memcomp", "--help"],
-            [Path(sys.executable).with_name("memcomp"), "--help"],
-        )
+        for command in ([sys.executable, "-m", "memcomp", "--help"], [script, "--help"])
     ]
     assert helps[0] == helps[1]
     assert all(word in helps[0] for word in ("data", "run", "sweep"))
