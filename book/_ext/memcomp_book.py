@@ -20,7 +20,7 @@ import json
 import os
 import platform
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,7 +33,7 @@ from sphinx.util.docutils import SphinxDirective
 logger = logging.getLogger(__name__)
 
 CHAPTER = re.compile(r"notebooks/(\d\d)_\w+$")
-PROFILES = ("quick", "paper")
+SCALES = ("quick", "paper")
 PACKAGES = ("numpy", "scipy", "matplotlib", "torch", "torchvision", "mlxtend", "jupyter-book", "sphinx")
 
 
@@ -161,8 +161,8 @@ def chapter_title(env, docname):
 
 
 def numbered(docname, title):
-    """Put the chapter's number before its title."""
-    return f"{int(CHAPTER.match(docname).group(1))}. {title}"
+    """Put the chapter's number before its title, unless its author did."""
+    return title if title[:1].isdigit() else f"{int(CHAPTER.match(docname).group(1))}. {title}"
 
 
 def claims_of(path):
@@ -178,41 +178,36 @@ def claims_of(path):
 
 
 class Scorecard(BookDirective):
-    """Every claim of every chapter, the quick run beside the run at paper scale."""
+    """Every claim of every chapter, what was measured at quick scale beside what was measured at the paper's.
+
+    A chapter that is cheap enough measures at the paper's scale with its quick profile already.
+    """
 
     def build(self):
         """Gather the claims, count the verdicts, write the table."""
-        scores = {}  # (chapter, id) -> profile -> claim
+        scores = {}  # (chapter, id) -> scale -> claim; "any" -> the claim that gives the statement
         for docname, path in chapters(self.env):
             for claim in claims_of(path):
-                scores.setdefault((docname, claim["id"]), {})[claim["profile"]] = claim
+                scores[docname, claim["id"]] = {claim["scale"]: claim, "any": claim, "on page": True}
         for path in sorted((results_folder(self.env) / "paper" / "claims").glob("*.json")):
             docname = f"notebooks/{path.stem}"
-            if docname not in self.env.found_docs:
-                continue
-            for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]:
-                scores.setdefault((docname, claim["id"]), {})["paper"] = claim
+            if docname in self.env.found_docs:
+                for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]:
+                    score = scores.setdefault((docname, claim["id"]), {"any": claim})
+                    score[claim["scale"]] = claim
         if not scores:
             return [nodes.paragraph("", "No chapter has reported a claim yet.")]
-        text = self.counts(scores) + self.body(scores)
-        return [nodes.raw("", text, format="html")]
+        return [nodes.raw("", self.counts(scores) + self.body(scores), format="html")]
 
     def counts(self, scores):
-        """Return the verdicts counted, per profile."""
+        """Return the verdicts counted, per scale."""
+        verdicts = ("holds", "fails", "not tested at this scale", "not run")
         rows = []
-        for profile in PROFILES:
-            tally = defaultdict(int)
-            for both in scores.values():
-                tally[both[profile]["verdict"] if profile in both else "not run"] += 1
-            cells = "".join(
-                f'<td data-label="{verdict}">{tally[verdict]}</td>'
-                for verdict in ("holds", "fails", "not tested at this scale", "not run")
-            )
-            rows.append(f'<tr><th scope="row">{profile} profile</th>{cells}</tr>')
-        head = "".join(
-            f'<th scope="col">{name}</th>'
-            for name in ("", "holds", "fails", "not tested at this scale", "not run")
-        )
+        for scale in SCALES:
+            tally = Counter(verdict(score, scale) for score in scores.values())
+            cells = "".join(f'<td data-label="{name}">{tally[name]}</td>' for name in verdicts)
+            rows.append(f'<tr><th scope="row">{scale} scale</th>{cells}</tr>')
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("", *verdicts))
         return (
             '<table class="memcomp-claims memcomp-counts"><caption>Verdicts, counted.</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
@@ -221,8 +216,8 @@ class Scorecard(BookDirective):
     def body(self, scores):
         """Return the table of claims, one group of rows per chapter."""
         groups = defaultdict(list)
-        for (docname, identity), both in scores.items():
-            groups[docname].append((identity, both))
+        for (docname, identity), score in scores.items():
+            groups[docname].append((identity, score))
         parts = []
         for docname, claims in sorted(groups.items()):
             page = self.env.app.builder.get_relative_uri(self.env.docname, docname)
@@ -231,11 +226,11 @@ class Scorecard(BookDirective):
                 '<tbody><tr class="chapter"><th colspan="4" scope="rowgroup">'
                 f'<a href="{page}">{title}</a></th></tr>'
             )
-            for identity, both in claims:
-                claim = both.get("quick") or both["paper"]
+            for identity, score in claims:
+                claim = score["any"]
                 anchor = f"claim-{claim['chapter']}-{identity}"
-                target = f"{page}#{anchor}" if "quick" in both else page
-                cells = "".join(self.score(profile, both.get(profile)) for profile in PROFILES)
+                target = f"{page}#{anchor}" if "on page" in score else page
+                cells = "".join(self.cell(score, scale) for scale in SCALES)
                 parts.append(
                     f'<tr id="{anchor}"><th scope="row">'
                     f'<span class="statement">{typeset(claim["statement"])}</span> '
@@ -245,7 +240,7 @@ class Scorecard(BookDirective):
             parts.append("</tbody>")
         head = "".join(
             f'<th scope="col">{name}</th>'
-            for name in ("Claim", "Paper", "Ours, quick profile", "Ours, paper profile")
+            for name in ("Claim", "Paper", *(f"Ours, {scale} scale" for scale in SCALES))
         )
         return (
             '<table class="memcomp-claims memcomp-scorecard"><caption>Every claim, its published value, our '
@@ -253,16 +248,22 @@ class Scorecard(BookDirective):
             f"<thead><tr>{head}</tr></thead>{''.join(parts)}</table>"
         )
 
-    def score(self, profile, claim):
+    def cell(self, score, scale):
         """Return one cell: a value and its verdict."""
-        label = f"Ours, {profile} profile"
-        if claim is None:
-            return f'<td data-label="{label}"><span class="verdict untested">not run</span></td>'
-        mark = {True: "holds", False: "fails", None: "untested"}[claim["holds"]]
-        return (
-            f'<td data-label="{label}">{typeset(claim["measured"])} '
-            f'<span class="verdict {mark}">{claim["verdict"]}</span></td>'
-        )
+        label = f"Ours, {scale} scale"
+        name = verdict(score, scale)
+        if name is None:
+            return f'<td data-label="{label}" class="elsewhere">at paper scale</td>'
+        mark = {"holds": "holds", "fails": "fails"}.get(name, "untested")
+        value = f"{typeset(score[scale]['measured'])} " if scale in score else ""
+        return f'<td data-label="{label}">{value}<span class="verdict {mark}">{name}</span></td>'
+
+
+def verdict(score, scale):
+    """Return a claim's verdict at a scale; None at quick scale when the paper's is measured right away."""
+    if scale in score:
+        return score[scale]["verdict"]
+    return None if scale == "quick" and "paper" in score else "not run"
 
 
 def typeset(text):

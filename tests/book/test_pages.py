@@ -182,14 +182,12 @@ def test_scorecard_holds_every_claim_of_every_chapter(chapters, pages):
 
 def test_scorecard_counts_what_it_shows(pages):
     page = pages["book/scorecard.html"]
-    for place, profile in enumerate(("quick", "paper"), start=2):
-        cells = page.select(f"table.memcomp-scorecard tr[id] > :nth-child({place + 1})")
-        shown = [cell.select_one(".verdict").text for cell in cells]
-        row = next(
-            row for row in page.select("table.memcomp-counts tbody tr") if row.th.text.startswith(profile)
-        )
-        for cell in row.find_all("td"):
-            assert int(cell.text) == shown.count(cell["data-label"]), (profile, cell["data-label"])
+    for place, scale in enumerate(("quick", "paper"), start=3):
+        shown = [one.text for one in page.select(f".memcomp-scorecard tr[id] > :nth-child({place}) .verdict")]
+        row = next(row for row in page.select(".memcomp-counts tbody tr") if row.th.text.startswith(scale))
+        counted = {cell["data-label"]: int(cell.text) for cell in row.find_all("td")}
+        assert counted == {verdict: shown.count(verdict) for verdict in counted}
+        assert sum(counted.values()) == len(shown)
 
 
 def test_status_names_time_and_versions(chapters, pages):
