@@ -1,0 +1,64 @@
+"""What the guides show runs as shown."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from memcomp import experiments, records, sweep
+from memcomp.__main__ import parser
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def commands():
+    for page in [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]:
+        text = page.read_text()
+        lines = re.findall(r"^\$ (memcomp .*)$", text, flags=re.M)
+        lines += re.findall(r"`(memcomp (?:data|run|sweep) [^`\n]*)`", text)
+        yield from ((page.name, line) for line in lines)
+
+
+@pytest.mark.parametrize(("page", "command"), list(commands()))
+def test_every_memcomp_command_of_the_guides_is_understood(page, command):
+    words = command.replace("CHAPTER", "08").replace("ADDRESS", "127.0.0.1").split()[1:]
+    assert callable(parser().parse_args(words).command)
+
+
+def test_the_guides_show_every_option():
+    text = " ".join(page.read_text() for page in (ROOT / "book").glob("guide_*.md"))
+    for option in ("--root", "--check", "--profile", "-p ", "--scheduler", "--slurm", "--per-gpu"):
+        assert option in text
+    assert "--retry-failed" in text
+    assert "--dry-run" in text
+
+
+def test_every_profile_that_a_guide_names_exists():
+    for page in [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]:
+        for name in re.findall(r"(?:profiles|notebooks)/[\w/.]+\.(?:yaml|ipynb)", page.read_text()):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_the_experiment_of_the_guide_runs_as_shown(tmp_path):
+    spec = importlib.util.spec_from_file_location("label_noise", ROOT / "tests/data/label_noise.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = records.collect(module.run, module.grid(), root=tmp_path, workers=0, progress=False)
+    assert len(found) == 15
+    loss = {
+        share: sum(one["metrics"]["loss"] for one in found if one["config"]["share"] == share) / 3
+        for share in (0, 0.3)
+    }
+    assert loss[0] < loss[0.3] / 3
+    assert (ROOT / "tests/data/label_noise.py").read_text().count("\n") < 45
+
+
+def test_the_table_of_costs_counts_the_points_that_the_grids_have():
+    text = (ROOT / "book/guide_reproduce.md").read_text()
+    rows = re.findall(r"\n  - `(\d\d_\w+)`\n  - ([\d,]+|none)\n  - ([\d,]+|none)\n", text)
+    assert {chapter for chapter, *_ in rows} >= set(experiments.CHAPTERS)
+    for chapter, *told in rows:
+        for profile, count in zip(("quick", "paper"), told):
+            points = sum(len(grid.configs) for grid in sweep.grids(chapter, profile))
+            assert count == (f"{points:,}" if points else "none")
