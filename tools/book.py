@@ -7,6 +7,8 @@ changed is written, so that Sphinx reads only what changed. The book is in `_bui
 """
 
 import argparse
+import contextlib
+import fcntl
 import json
 import re
 import shutil
@@ -18,7 +20,7 @@ from pathlib import Path
 import nbformat
 
 from tools import notebooks
-from tools.notebooks import ROOT, NotebookError, build_lock, tell
+from tools.notebooks import ROOT, NotebookError, tell
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 PROGRESS = re.compile(r"(?P<what>reading sources|writing output)\.\.\. \[ *(?P<percent>\d+)%\] (?P<page>\S+)")
@@ -37,9 +39,6 @@ def chapters(root):
     missing = [path.name for path in paths if not path.exists()]
     if missing:
         raise BookError(f"_toc.yml names notebooks that do not exist: {', '.join(missing)}")
-    unlisted = sorted(set((root / "notebooks").glob("[0-9]*.ipynb")) - set(paths))
-    if unlisted:
-        raise BookError(f"_toc.yml does not name {', '.join(path.name for path in unlisted)}; add them to it")
     return paths
 
 
@@ -90,6 +89,19 @@ def render(root, source):
     return build / "html" / "index.html"
 
 
+@contextlib.contextmanager
+def build_lock(root):
+    """Let one build at a time render a checkout's pages."""
+    (root / "_build").mkdir(exist_ok=True)
+    with open(root / "_build" / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            tell("Another build is at work in this checkout; waiting for it to end.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def main(arguments=None):
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.book", description=__doc__.split("\n\n")[0])
@@ -99,15 +111,17 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     root = options.root.resolve()
     try:
+        started = time.monotonic()
+        paths = chapters(root)
+        for path in sorted(set((root / "notebooks").glob("[0-9]*.ipynb")) - set(paths)):
+            tell(f"note: _toc.yml does not name {path.name}, so it is not part of the book")
+        tell(f"Executing {len(paths)} chapters")
+        executed = notebooks.execute(paths, root, fresh=options.fresh, jobs=options.jobs, say=tell)
+        middle = time.monotonic()
         with build_lock(root):
-            started = time.monotonic()
-            paths = chapters(root)
-            tell(f"Executing {len(paths)} chapters")
-            executed = notebooks.execute(paths, root, fresh=options.fresh, jobs=options.jobs, say=tell)
-            middle = time.monotonic()
             tell("Rendering the pages")
             index = render(root, stage(root, executed))
-            ended = time.monotonic()
+        ended = time.monotonic()
     except (NotebookError, BookError) as error:
         print(f"\nThe book was not built.\n{error}", file=sys.stderr)
         return 1

@@ -9,9 +9,7 @@ of everything that an output can depend on: see `fingerprint`.
 """
 
 import argparse
-import contextlib
 import copy
-import fcntl
 import hashlib
 import json
 import os
@@ -344,19 +342,6 @@ def finish(notebook, outputs, path):
     return notebook
 
 
-@contextlib.contextmanager
-def build_lock(root=ROOT, say=print):
-    """Let one build at a time work in a checkout's `_build`."""
-    (root / "_build").mkdir(exist_ok=True)
-    with open(root / "_build" / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            say("Another build is at work in this checkout; waiting for it to end.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 # --- command line ----------------------------------------------------------------------------------------
 
 
@@ -388,15 +373,14 @@ def main(arguments=None):
         print("\n".join(found) or f"{len(paths)} notebooks: nothing wrong")
         return 1 if found else 0
     try:
-        with build_lock(ROOT):
-            started = time.monotonic()
-            executed = execute(
-                paths, ROOT, fresh=options.fresh, jobs=options.jobs, timeout=options.timeout, say=tell
-            )
-            if options.write:
-                for one in executed:
-                    write(one.notebook, one.path)
-            tell(f"{len(executed)} notebooks in {time.monotonic() - started:.1f} s")
+        started = time.monotonic()
+        executed = execute(
+            paths, ROOT, fresh=options.fresh, jobs=options.jobs, timeout=options.timeout, say=tell
+        )
+        if options.write:
+            for one in executed:
+                write(one.notebook, one.path)
+        tell(f"{len(executed)} notebooks in {time.monotonic() - started:.1f} s")
     except NotebookError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
