@@ -263,6 +263,22 @@ def test_execution_is_reported_and_stored_without_traces_of_the_run(checkout):
     )
 
 
+def test_storing_outputs_keeps_what_was_edited_meanwhile(checkout):
+    path = make(checkout / "notebooks" / "01_test.ipynb", "print('one')")
+    (executed,), _ = run(checkout)
+    edited = notebooks.read(path)
+    edited.cells[0].source = "# A better title"
+    notebooks.write(edited, path)
+    notebooks.store(executed)
+    stored = notebooks.read(path)
+    assert (stored.cells[0].source, stored.cells[1].outputs[0].text) == ("# A better title", "one\n")
+    edited.cells[1].source = "print('two')"
+    notebooks.write(edited, path)
+    with pytest.raises(notebooks.NotebookError, match=r"01_test.ipynb: its code was changed"):
+        notebooks.store(executed)
+    assert notebooks.read(path) == edited
+
+
 def test_failing_cell_is_named_and_the_other_notebooks_are_kept(checkout):
     make(checkout / "notebooks" / "01_good.ipynb", "print('fine')")
     make(checkout / "notebooks" / "02_bad.ipynb", "x = 1", "y = 2\nx / 0\nprint('never')")

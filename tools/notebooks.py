@@ -303,6 +303,26 @@ def execute(paths, root=ROOT, *, fresh=False, jobs=None, timeout=1800, say=print
     ]
 
 
+def store(executed):
+    """Write an executed notebook's outputs into the notebook, as it is now.
+
+    Raises
+    ------
+    NotebookError
+        If its code has been changed since it was read for execution.
+    """
+    current = read(executed.path)
+    sources, executed_sources = (
+        [cell.source for cell in code_cells(notebook)] for notebook in (current, executed.notebook)
+    )
+    if sources != executed_sources:
+        raise NotebookError(
+            f"{executed.path.name}: its code was changed while it was executed; nothing is stored"
+        )
+    outputs = [cell.outputs for cell in code_cells(executed.notebook)]
+    write(finish(current, outputs, executed.path), executed.path)
+
+
 def kept_path(path, root):
     """Return where a notebook's outputs are kept."""
     return Path(root) / "_build" / "executed" / f"{path.stem}.json"
@@ -379,7 +399,7 @@ def main(arguments=None):
         )
         if options.write:
             for one in executed:
-                write(one.notebook, one.path)
+                store(one)
         tell(f"{len(executed)} notebooks in {time.monotonic() - started:.1f} s")
     except NotebookError as error:
         print(f"\n{error}", file=sys.stderr)
