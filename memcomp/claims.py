@@ -249,6 +249,13 @@ def _typeset(text):
     )
 
 
+def _unbroken(text):
+    """Keep a value, its spread and its n each on one line of a narrow column."""
+    for mark in (" ± ", "n = ", " × 10"):
+        text = text.replace(mark, mark.replace(" ", "\u00a0"))
+    return text
+
+
 def _html_table(report):
     rows = []
     for claim in report.claims:
@@ -257,8 +264,8 @@ def _html_table(report):
             f'<tr id="claim-{report.chapter}-{claim.id}" class="{mark}">'
             f'<th scope="row"><span class="statement">{_typeset(claim.statement)}</span> '
             f'<span class="source">{_typeset(claim.source)}</span></th>'
-            f'<td data-label="Paper">{_typeset(claim.published)}</td>'
-            f'<td data-label="Ours">{_typeset(claim.measured)}</td>'
+            f'<td data-label="Paper">{_typeset(_unbroken(claim.published))}</td>'
+            f'<td data-label="Ours">{_typeset(_unbroken(claim.measured))}</td>'
             f'<td data-label="Verdict"><span class="verdict {mark}">{claim.verdict}</span></td></tr>'
         )
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Paper", "Ours", "Verdict"))

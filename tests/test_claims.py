@@ -143,7 +143,7 @@ def test_the_table_is_accessible_escaped_and_marked_for_the_style_sheet():
     assert [c[2] for c in table if c[1].get("class") == "math"] == [r"\(L_{D_F} < 1\) & more "]
     assert [c[2] for c in table if c[1].get("class") == "source"] == ["Table 1", "section <2>", "Theorem 5"]
     assert [c[2] for c in table if c[1].get("data-label") == "Ours"] == [
-        "0.182 ± 0.004 (n = 5)",
+        "0.182\u00a0±\u00a00.004 (n\u00a0=\u00a05)",
         "x & y",
         "–",
     ]
