@@ -49,7 +49,7 @@ def setup(app):
     app.connect("source-read", list_modules)
     app.connect("autodoc-process-docstring", keep_bars)
     app.connect("doctree-read", number_chapter, priority=100)  # before Sphinx takes down the titles
-    app.connect("doctree-read", drop_repeated_ids)
+    app.connect("doctree-read", tell_proofs_apart)
     app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx has numbered
     app.connect("env-before-read-docs", note_changes)
     app.connect("env-updated", write_every_page)
@@ -503,12 +503,14 @@ def number_chapter(app, doctree):
         title.insert(0, nodes.Text(numbered(docname, "")))
 
 
-def drop_repeated_ids(app, doctree):
-    """Keep sphinx-proof from giving every proof of a page the same identity."""
-    seen = set()
+def tell_proofs_apart(app, doctree):
+    """Give each proof of a page an identity of its own; sphinx-proof gives all the same."""
+    seen = Counter()
     for node in doctree.findall(lambda node: isinstance(node, nodes.Element) and bool(node.get("ids"))):
-        node["ids"] = [one for one in node["ids"] if not (one.startswith("proof") and one in seen)]
-        seen.update(node["ids"])
+        for place, one in enumerate(node["ids"]):
+            if one in ("proof", "proof-content"):
+                seen[one] += 1
+                node["ids"][place] = f"{one}-{seen[one]}"
 
 
 def number_by_chapter(app, env):
