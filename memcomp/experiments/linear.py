@@ -81,7 +81,7 @@ def grid(alphas=(1, 1.125, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 3), runs=50, **setting
 
 
 def work(config):
-    """Return a number proportional to the cost of a point: the cube of the smaller side of the Gram matrix."""
+    """Return a number proportional to the cost of a point, the cube of its smaller Gram matrix's side."""
     p = PowerLaw(config.d, config.s, config.alpha).p
     return min(config.n, -np.expm1(-config.n * p).sum()) ** 3
 
@@ -104,7 +104,8 @@ def run(config):
 
         Parts of the mean loss over the noise, :math:`L_D = \text{bias} + \sigma^2 V`, numbers: ``bias`` with
         its share ``missing`` on unseen features, and ``noise_factor``
-        :math:`V = \operatorname{tr}(\Sigma X^+ X^{+\prime})`. ``price_of_nothing``: ``price`` of predicting 0.
+        :math:`V = \operatorname{tr}(\Sigma X^+ X^{+\prime})`. Also ``price_of_nothing``, the ``price`` (below) of
+        predicting 0.
 
         Measured with the noise as drawn, one number for each of ``sigmas``: ``loss`` :math:`L_D`; ``price``,
         by which one forced tail feature raises it, a mean over the seen ones, so that t of them give
