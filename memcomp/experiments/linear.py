@@ -103,9 +103,9 @@ def run(config):
         singletons) and ``lone_variance`` (sum of their variances per unit of label noise).
 
         Parts of the mean loss over the noise, :math:`L_D = \text{bias} + \sigma^2 V`, numbers: ``bias`` with
-        its share ``missing`` on unseen features, and ``noise_factor``
-        :math:`V = \operatorname{tr}(\Sigma X^+ X^{+\prime})`. Also ``price_of_nothing``, the ``price`` (below) of
-        predicting 0.
+        its share ``missing`` on unseen features, and ``noise_factor``, which is
+        :math:`V = \operatorname{tr}(\Sigma X^+ X^{+\prime})`. Also ``price_of_nothing``, the ``price``
+        (below) of predicting 0.
 
         Measured with the noise as drawn, one number for each of ``sigmas``: ``loss`` :math:`L_D`; ``price``,
         by which one forced tail feature raises it, a mean over the seen ones, so that t of them give
