@@ -33,13 +33,13 @@ EPS = np.finfo(float).eps
 #: Gram eigenvalues above this share of the largest are singular values that squaring did not harm.
 SAFE_EIGENVALUE = 1e-8
 #: Largest Gram side that `factorize` and `min_norm` diagonalise when the method is "auto".
-FACTORIZE_LIMIT, MIN_NORM_LIMIT = 5000, 1000
+FACTORIZE_LIMIT, MIN_NORM_LIMIT = 5000, 300
 #: A sparse factorization is tried up to this many columns with five entries or more, and this many products.
 CORE_LIMIT, GRAM_LIMIT = 6000, 1e9
 #: Tikhonov shift, as a share of the smallest squared column norm.
 SHIFT = 1e-3
 #: Largest number of entries of a dense temporary array, and of a matrix given to the dense SVD.
-BLOCK, SVD_LIMIT = 1 << 24, 1 << 28
+BLOCK, SVD_LIMIT = 1 << 24, 1 << 27
 
 
 # ------------------------------------------------------------------------------------------------ data
@@ -195,18 +195,19 @@ def min_norm(X, Y, *, method: Method = "auto") -> np.ndarray:
         m' = min(n', d').
 
         - "eigh": eigenvectors of the smaller Gram matrix, then iterative refinement. O(m'^3) time and
-          O(m'^2) memory; 0.2 s at m' = 1000. "auto" takes it up to m' = 1000 (5000 in `factorize`; any size
+          O(m'^2) memory; 0.2 s at m' = 1000. "auto" takes it up to m' = 300 (5000 in `factorize`; any size
           if X is dense). If the squared singular values cannot tell the rank, it goes on to "svd".
         - "svd": singular values of the reduced matrix, cut at ``max(n', d') * eps`` times the largest.
           O(n' d' m') time, O(n' d') memory.
         - "tikhonov": iterated Tikhonov regularization on one sparse factorization of X'X + shift I. Its
-          cost is the fill-in, at most cubic in the number of columns with five entries or more: 0.2 s for
-          n = 1e6, alpha = 2 and 3 s for n = 1e5, alpha = 1.25. "auto" takes it up to 6000 such columns
-          and, if X turns out to have singular values close to zero, "eigh" up to m' = 5000 after all.
-        - "lsqr": SciPy's LSQR. O(nonzeros) an iteration, thousands of iterations (12,000, or one to two
-          minutes, for n = 1e5 at alpha = 1): the choice near alpha = 1 at large n. Relative error about
-          1e-11, where the other methods reach 1e-12 to 1e-14; blind to singular values below about 1e-8 of
-          the largest.
+          cost is the fill-in, at most cubic in the number of columns with five entries or more: 0.02 s for
+          n = 1e3 and alpha = 1, 0.5 s for n = 1e6 and alpha = 2, 3 s for n = 1e5 and alpha = 1.25. "auto"
+          takes it up to 6000 such columns and, if X turns out to have singular values close to zero,
+          "eigh" up to m' = 5000 after all.
+        - "lsqr": SciPy's LSQR. O(nonzeros) an iteration, thousands of iterations: 12,000 of them, or about
+          a minute, for n = 1e5 at alpha = 1. The choice near alpha = 1 at large n. Relative error about
+          1e-11 there, where the other methods stay below 1e-13; it does not notice singular values below
+          about 1e-8 of the largest.
 
     Returns
     -------
@@ -220,7 +221,7 @@ def min_norm(X, Y, *, method: Method = "auto") -> np.ndarray:
     ValueError
         If a shape does not fit, X or Y holds a NaN or an infinity, or the method is unknown.
     RuntimeError
-        If an iterative method does not converge: an unconverged answer is never returned.
+        If an iterative method finds that it does not converge.
 
     Examples
     --------
@@ -661,7 +662,7 @@ class _SVD(_Spectral):
         if A.shape[0] * A.shape[1] > SVD_LIMIT:
             raise MemoryError(
                 f"a dense SVD of the reduced {A.shape[0]} x {A.shape[1]} matrix needs too much memory; "
-                "use method='tikhonov' or 'lsqr', or rescale the columns of X"
+                "method='tikhonov' and 'lsqr' do without one, where X is not ill-conditioned"
             )
         dense = A.toarray() if scipy.sparse.issparse(A) else A
         U, values, Vt = scipy.linalg.svd(dense, full_matrices=False, check_finite=False)
