@@ -29,7 +29,6 @@ Examples
 """
 
 import asyncio
-import collections
 import concurrent.futures
 import contextlib
 import copy
@@ -776,6 +775,8 @@ def _local_cluster(n_workers):
                 threads_per_worker=1,
                 memory_limit=0,  # else Dask kills a worker by an estimate of its memory
                 dashboard_address=None,
+                # Without dashboard the scheduler still serves HTTP, on a fixed port that may be taken.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 silence_logs=logging.CRITICAL,
             )
         except RuntimeError as error:
@@ -893,99 +894,3 @@ def _commit_text(origin):
     if origin["commit"] is None:
         return "unknown"
     return origin["commit"][:10] + (" with uncommitted changes" if origin["dirty"] else "")
-
-
-def drift(fresh, stored, *, by="seed", factor=5.0, floor=1e-9):
-    """List the metrics of recomputed records that left the seed-to-seed spread of the stored ones.
-
-    Parameters
-    ----------
-    fresh : list of dict
-        Records just recomputed.
-    stored : list of dict
-        The stored records of the experiment: those recomputed, and the same points with other seeds.
-    by : str
-        Entry of the config that numbers the repetitions.
-    factor : float
-        A metric has drifted when it differs from its stored value by more than ``factor`` times the
-        seed-to-seed standard deviation.
-    floor : float
-        Relative difference that is always allowed; for metrics that do not depend on the seed.
-
-    Returns
-    -------
-    list of dict
-        One entry per drifted metric with ``config``, ``metric``, ``stored``, ``fresh`` and ``allowed``.
-        Empty when everything reproduces.
-
-    Raises
-    ------
-    ValueError
-        If a fresh record has no stored counterpart, or its point has no second seed to take a spread from,
-        or the two records have different metrics.
-
-    Notes
-    -----
-    On the machine that computed the records the difference is zero. On another one, training may amplify
-    differences of the last bit until the model is that of a new seed; the criterion must survive that, and
-    catch a change of the code. Two seeds differ by more than five standard deviations about once in 2000
-    draws. The standard deviation of few seeds is itself uncertain, and is taken to be at least the median
-    relative spread of the metric over all stored points.
-    """
-    points = {record["key"]: record for record in stored}
-    groups = collections.defaultdict(list)
-    for record in points.values():
-        groups[_without(record["config"], by)].append(dict(_leaves(record["metrics"])))
-    relative = collections.defaultdict(list)
-    for group in groups.values():
-        for metric in group[0] if len(group) > 1 else ():
-            values = np.array([member[metric] for member in group if metric in member], dtype=float)
-            if values.any():
-                relative[metric].append(
-                    values.std(ddof=1) / np.abs(values).mean() if len(values) > 1 else 0.0
-                )
-
-    drifted = []
-    for record in fresh:
-        if record["key"] not in points:
-            raise ValueError(
-                f"no stored record has the key {record['key']} of {_canonical_json(record['config'])}"
-            )
-        group = groups[_without(record["config"], by)]
-        if len(group) < 2:
-            raise ValueError(
-                f"{_canonical_json(record['config'])} is stored with one {by} only: no spread to compare to"
-            )
-        old, new = dict(_leaves(points[record["key"]]["metrics"])), dict(_leaves(record["metrics"]))
-        if old.keys() != new.keys():
-            names = ", ".join(sorted(old.keys() ^ new.keys()))
-            raise ValueError(f"stored and fresh records differ in the metrics {names}; raise the version")
-        for metric, value in new.items():
-            values = np.array([member[metric] for member in group if metric in member], dtype=float)
-            scale = np.abs(values).mean()
-            spread = (
-                max(values.std(ddof=1), np.median(relative[metric] or [0.0]) * scale)
-                if len(values) > 1
-                else 0.0
-            )
-            allowed = max(factor * spread, floor * scale)
-            if not abs(value - old[metric]) <= allowed:
-                row = {"config": record["config"], "metric": metric, "stored": old[metric], "fresh": value}
-                drifted.append({**row, "allowed": float(allowed)})
-    return drifted
-
-
-def _without(config, entry):
-    return _canonical_json(_integral({key: value for key, value in config.items() if key != entry}))
-
-
-def _leaves(value, where=""):
-    """Yield name and value of every number in a nest of dicts and lists."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves(item, f"{where}.{key}" if where else key)
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _leaves(item, f"{where}[{i}]")
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield where, value

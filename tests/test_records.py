@@ -450,7 +450,7 @@ def test_progress_is_shown_only_when_there_is_something_to_do(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-# Description and drift
+# Description
 
 
 def test_describe_says_when_where_and_from_which_code(stored):
@@ -474,68 +474,3 @@ def test_describe_says_when_where_and_from_which_code(stored):
     )
     with pytest.raises(ValueError, match="no records"):
         records.describe([])
-
-
-def seeded(version, shift=0.0):
-    @records.experiment("drifting", version=version)
-    def run(config):
-        rng = np.random.default_rng(config["seed"])
-        return {"loss": config["a"] * (1 + 0.1 * rng.normal()) + shift, "size": [10, config["a"]]}
-
-    return run
-
-
-@pytest.fixture
-def committed(tmp_path):
-    return collect(seeded(1), [{"a": a, "seed": s} for a in (1, 5) for s in range(5)], root=tmp_path)
-
-
-def recomputed(run, folder):
-    return collect(run, [{"a": a, "seed": s} for a, s in ((1, 0), (5, 3))], root=folder)
-
-
-def test_drift_is_nothing_when_the_code_is_the_same(committed, tmp_path):
-    assert records.drift(recomputed(seeded(1), tmp_path / "fresh"), committed) == []
-
-
-def test_drift_allows_what_another_seed_would_do(committed, tmp_path):
-    def like_other_seed(config):
-        return seeded(1)({**config, "seed": config["seed"] + 100})
-
-    run = records.experiment("drifting", version=1)(like_other_seed)
-    assert records.drift(recomputed(run, tmp_path / "fresh"), committed) == []
-
-
-def test_drift_names_what_moved(committed, tmp_path):
-    drifted = records.drift(recomputed(seeded(1, shift=2.0), tmp_path / "fresh"), committed)
-    assert [(row["config"], row["metric"]) for row in drifted] == [({"a": 1, "seed": 0}, "loss")]
-    assert drifted[0]["fresh"] - drifted[0]["stored"] == pytest.approx(2.0)
-    assert 0.1 < drifted[0]["allowed"] < 2.0  # two is many spreads at a = 1, and few at a = 5
-
-
-def test_drift_of_a_metric_without_spread_is_seen_at_once(committed, tmp_path):
-    def resized(config):
-        result = seeded(1)(config)
-        return {**result, "size": [result["size"][0] + 1, result["size"][1]]}
-
-    run = records.experiment("drifting", version=1)(resized)
-    drifted = records.drift(recomputed(run, tmp_path / "fresh"), committed)
-    assert {row["metric"] for row in drifted} == {"size[0]"}
-    assert len(drifted) == 2
-
-
-def test_drift_needs_something_to_compare_with(committed, tmp_path):
-    fresh = recomputed(seeded(1), tmp_path / "fresh")
-    with pytest.raises(ValueError, match="no stored record has the key"):
-        records.drift(fresh, committed[5:])
-    with pytest.raises(ValueError, match="one seed only"):
-        records.drift(fresh[:1], committed[:1])
-
-    def renamed(config):
-        return {"mse": seeded(1)(config)["loss"]}
-
-    run = records.experiment("drifting", version=1)(renamed)
-    with pytest.raises(
-        ValueError, match=r"differ in the metrics loss, mse, size\[0\], size\[1\]; raise the version"
-    ):
-        records.drift(recomputed(run, tmp_path / "renamed"), committed)
