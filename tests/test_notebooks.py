@@ -37,13 +37,7 @@ def test_book_names_every_notebook():
 
 
 def test_figure_names_are_unique_in_the_book():
-    names = [
-        cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
-        for path in STORED
-        for cell in notebooks.read(path).cells
-    ]
-    names = [name for name in names if name]
-    assert sorted(names) == sorted(set(names))
+    assert checks.repeated_figure_names(STORED) == []
 
 
 def test_every_profile_belongs_to_a_notebook():
@@ -208,6 +202,15 @@ def test_defect_is_found(name, checkout):
 def test_missing_profile_is_found(checkout):
     (checkout / "profiles" / "paper" / "01_test.yaml").unlink()
     assert defects(chapter(), checkout) == ["01_test.ipynb: has no profiles/paper/01_test.yaml"]
+
+
+def test_figure_name_of_two_notebooks_is_found(checkout):
+    paths = [checkout / "notebooks" / name for name in ("01_test.ipynb", "02_test.ipynb")]
+    for path in paths:
+        notebooks.write(chapter(), path)
+    assert checks.repeated_figure_names(paths) == [
+        "01_test.ipynb, 02_test.ipynb: the figure name fig-line is used in each"
+    ]
 
 
 def test_leftovers_of_an_editor_are_found(checkout):
@@ -625,11 +628,12 @@ def test_unchanged_files_stay_as_old_as_they_are(library, monkeypatch):
     source = book.stage(library, executed)
     before = {path: path.stat().st_mtime_ns for path in source.rglob("*") if path.is_file()}
     (library / "book" / "index.md").write_text("# Another front page\n")
-    (library / "book" / "new.md").write_text("# New\n")
+    (library / "book" / "new.md").write_text("# New\n\n```{literalinclude} ../memcomp/part.py\n```\n")
     book.stage(library, executed)
     after = {path: path.stat().st_mtime_ns for path in source.rglob("*") if path.is_file()}
     changed = {path.relative_to(source).as_posix() for path in after if before.get(path) != after[path]}
-    assert changed == {"book/index.md", "book/new.md"}
+    assert changed == {"book/index.md", "book/new.md", "memcomp/part.py"}
     (library / "book" / "new.md").unlink()
     book.stage(library, executed)
     assert not (source / "book" / "new.md").exists()
+    assert not (source / "memcomp" / "part.py").exists()

@@ -25,6 +25,9 @@ from tools.notebooks import ROOT, NotebookError, tell
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 PROGRESS = re.compile(r"(?P<what>reading sources|writing output)\.\.\. \[ *(?P<percent>\d+)%\] (?P<page>\S+)")
 
+# A file that a page shows, which may lie anywhere in the checkout.
+INCLUDED = re.compile(r"^[`:]{3,}\{(?:include|literalinclude|figure|image)\}\s*(\S+)", flags=re.MULTILINE)
+
 
 class BookError(Exception):
     """A book that could not be rendered without a warning."""
@@ -49,6 +52,11 @@ def stage(root, executed):
     for path in [root / "_config.yml", root / "_toc.yml", *sorted((root / "book").rglob("*"))]:
         if path.is_file() and "__pycache__" not in path.parts:
             wanted[path.relative_to(root)] = path.read_bytes()
+    for page in [name for name in wanted if name.suffix == ".md"]:
+        for target in INCLUDED.findall(wanted[page].decode()):
+            path = (root / page.parent / target).resolve()
+            if path.is_file() and path.is_relative_to(root):
+                wanted[path.relative_to(root)] = path.read_bytes()
     times = {}
     for one in executed:
         name = one.path.relative_to(root)

@@ -95,6 +95,20 @@ def problems(path, root=ROOT):
     return notes.found
 
 
+def repeated_figure_names(paths):
+    """List the figure names that several notebooks use; the book needs each once."""
+    users = {}
+    for path in paths:
+        for cell in read(path).cells:
+            name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+            users.setdefault(name, set()).add(path.name)
+    return [
+        f"{', '.join(sorted(names))}: the figure name {name} is used in each"
+        for name, names in users.items()
+        if name and len(names) > 1
+    ]
+
+
 def check_title(notebook, notes):
     """Check that the chapter starts with its one title."""
     first = notebook.cells[0] if notebook.cells else None

@@ -387,9 +387,10 @@ def main(arguments=None):
         return 0
     paths = [path.resolve() for path in options.paths] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     if options.check:
-        from tools.checks import problems
+        from tools.checks import problems, repeated_figure_names
 
         found = [problem for path in paths for problem in problems(path, ROOT)]
+        found += repeated_figure_names(sorted((ROOT / "notebooks").glob("*.ipynb")))
         print("\n".join(found) or f"{len(paths)} notebooks: nothing wrong")
         return 1 if found else 0
     try:

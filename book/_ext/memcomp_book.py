@@ -520,10 +520,12 @@ def number_by_chapter(app, env):
     """
     for docname, kinds in env.toc_fignumbers.items():
         match = CHAPTER.match(docname)
-        for numbers in kinds.values():
+        for kind, numbers in kinds.items():
             for count, name in enumerate(sorted(numbers, key=numbers.get), start=1):
                 if match:
                     numbers[name] = (int(match.group(1)), count)
+                elif kind == "figure":  # else the front page would hold "Figure 1", which is the paper's
+                    numbers[name] = (0, numbers[name][-1])
     return []
 
 
