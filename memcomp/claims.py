@@ -308,6 +308,7 @@ def report(chapter, claims, profile="quick"):
         folder = records.results_root() / "paper" / "claims"
         folder.mkdir(parents=True, exist_ok=True)
         content = {"chapter": chapter, "profile": profile, "claims": result.as_data()}
+        content["provenance"] = records.provenance()
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         records.write_atomically(os.fspath(folder / f"{chapter}.json"), text)
     return result

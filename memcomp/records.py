@@ -517,12 +517,7 @@ def _run_point(run, config, key, job):
         "metrics": _plain(metrics, "metrics"),
         "data": _plain(data, "data"),
         "provenance": {
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **job.code,
-            "python": platform.python_version(),
-            "versions": {
-                name: _version(name) for name in ("memcomp", "numpy", "scipy", "torch", "torchvision")
-            },
+            **provenance(job.code),
             "device": _device(config),
             "threads": threads,
             "seconds": round(seconds, 3),
@@ -599,6 +594,28 @@ def _cpu_model():
         if name:
             return name
     return platform.machine()
+
+
+def provenance(code=None):
+    """Say when, with which code and with which libraries something is computed.
+
+    Parameters
+    ----------
+    code : dict, optional
+        ``commit`` and ``dirty`` if they are known already.
+
+    Returns
+    -------
+    dict
+        ``created`` (UTC), ``commit`` and ``dirty`` of the repository that holds this package (None without
+        one; only changes of the package count), ``python`` and ``versions``.
+    """
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **(code or _code_state()),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("memcomp", "numpy", "scipy", "torch", "torchvision")},
+    }
 
 
 def _code_state():
