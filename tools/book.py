@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import fcntl
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -54,7 +55,7 @@ def stage(root, executed):
             wanted[path.relative_to(root)] = path.read_bytes()
     for page in [name for name in wanted if name.suffix == ".md"]:
         for target in INCLUDED.findall(wanted[page].decode()):
-            path = (root / page.parent / target).resolve()
+            path = Path(os.path.normpath(root / page.parent / target))
             if path.is_file() and path.is_relative_to(root):
                 wanted[path.relative_to(root)] = path.read_bytes()
     times = {}

@@ -1,4 +1,4 @@
-"""Copy the picture that README and landing page show out of the chapter that draws it.
+"""Copy the picture that README shows out of the chapter that draws it.
 
 ``python -m tools.finding`` after the chapter's outputs were stored; a test compares the two.
 """
@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK, FIGURE = "notebooks/08_mnist_sum.ipynb", "fig-counts"
+NOTEBOOK, FIGURE = "notebooks/08_mnist_sum.ipynb", "fig-digit-loss"
 PICTURE = ROOT / "book" / "_static" / "finding.png"
 
 

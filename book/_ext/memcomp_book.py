@@ -54,6 +54,7 @@ def setup(app):
     app.connect("env-before-read-docs", note_changes)
     app.connect("env-updated", write_every_page)
     app.connect("html-page-context", load_mathjax, priority=100)  # before Sphinx decides
+    app.connect("html-page-context", drop_second_ids)
     app.connect("build-finished", remove_leftovers)
     # A changed extension or style sheet makes every page anew.
     sources = [Path(__file__), *sorted((Path(__file__).parents[1] / "_static").glob("*"))]
@@ -280,7 +281,7 @@ class Status(BookDirective):
 
     def build(self):
         """Write one table per question."""
-        return [*self.execution(), *self.records(), *self.environment()]
+        return [*self.execution(), *self.records(), *self.stored_claims(), *self.environment()]
 
     def execution(self):
         """When and how long each chapter was executed."""
@@ -325,6 +326,20 @@ class Status(BookDirective):
             ]
             tables.append(self.table("Data behind the records", ["Data set", "SHA-256"], rows, ["data"]))
         return tables
+
+    def stored_claims(self):
+        """When the claims at paper scale were stored, and by which code."""
+        rows = []
+        for path in sorted((results_folder(self.env) / "paper" / "claims").glob("*.json")):
+            docname = f"notebooks/{path.stem}"
+            if docname in self.env.found_docs:
+                origin = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+                commit = (origin["commit"] or "unknown")[:10] + (", changed" if origin["dirty"] else "")
+                rows.append([[self.link(docname)], date(origin["created"]), [nodes.literal("", commit)]])
+        if not rows:
+            return []
+        header = ["Chapter", "Stored (UTC)", "Commit"]
+        return [self.table("Claims at paper scale", header, rows, ["claims"])]
 
     def environment(self):
         """Versions and device of this build."""
@@ -511,6 +526,13 @@ def tell_proofs_apart(app, doctree):
             if one in ("proof", "proof-content"):
                 seen[one] += 1
                 node["ids"][place] = f"{one}-{seen[one]}"
+
+
+def drop_second_ids(app, pagename, templatename, context, doctree):
+    """Take off the titles of unnumbered theorems the identity that their boxes carry already."""
+    if "body" in context:
+        title = '<p class="admonition-title"'
+        context["body"] = re.sub(f'{title} id="[^"]*">', f"{title}>", context["body"])
 
 
 def number_by_chapter(app, env):

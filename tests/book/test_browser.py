@@ -68,6 +68,11 @@ class Visitor:
         if message.type in ("error", "warning"):
             self.note(message.text)
 
+    def missed(self, request):
+        """Note a request that failed, unless the visitor left before it was done."""
+        if request.failure != "net::ERR_ABORTED":
+            self.note(f"did not get {request.url}: {request.failure}")
+
     def got(self, answer):
         """Note an answer that is no success."""
         if answer.status >= 400:
@@ -78,7 +83,7 @@ class Visitor:
         with self.browser.new_context(viewport=viewport, color_scheme=scheme) as context:
             page = context.new_page()
             page.on("request", self.saw)
-            page.on("requestfailed", lambda request: self.note(f"did not get {request.url}"))
+            page.on("requestfailed", self.missed)
             page.on("response", self.got)
             page.on("console", self.said)
             page.on("pageerror", lambda error: self.note(str(error)))
