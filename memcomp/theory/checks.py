@@ -116,8 +116,22 @@ def _exponent(sizes, samples):
     return np.log(high / low) / log, np.hypot(low_error / low, high_error / high) / log
 
 
-def _blocks(law, n, draws, rng):
-    """Yield `draws` independent data sets of `n` samples, sampled together because that is faster."""
+def data_sets(law, n, draws, rng):
+    """Yield independent data sets, sampled together in one matrix because that is faster.
+
+    Parameters
+    ----------
+    law : memcomp.linear.PowerLaw
+    n : int
+        Samples in each.
+    draws : int
+        Number of data sets.
+    rng : numpy.random.Generator
+
+    Yields
+    ------
+    scipy.sparse.csr_array of shape (n, d)
+    """
     together = max(1, min(draws, 200_000 // n))
     while draws > 0:
         count = min(together, draws)
@@ -418,7 +432,7 @@ def gram_deviations(law, k, n, draws, rng):
     """
     root = np.sqrt(law.p[:k])
     norms, full = np.empty(draws), np.empty(draws, dtype=bool)
-    for i, X in enumerate(_blocks(law, n, draws, rng)):
+    for i, X in enumerate(data_sets(law, n, draws, rng)):
         gram = (X[:, :k].T @ X[:, :k]).toarray()
         full[i] = np.linalg.matrix_rank(gram, hermitian=True) == k
         norms[i] = np.linalg.norm(gram / np.outer(root, root) / n - np.eye(k), 2)
@@ -472,7 +486,7 @@ def check_row_norms(law, n, rng, draws=200, failure=0.01):
     # Exact quantile: P(all n ≤ q) = P(one ≤ q)^n.
     cumulative = np.cumsum(predictions.count_distribution(law.p, int(bound) + 2)) ** n
     quantile = int(np.argmax(cumulative >= 1 - failure))
-    largest = [np.diff(X.indptr).max() for X in _blocks(law, n, draws, rng)]
+    largest = [np.diff(X.indptr).max() for X in data_sets(law, n, draws, rng)]
     mean_largest = np.sum(1 - cumulative)
     return [
         Check(source, f"{1 - failure:.0%} quantile of the largest ‖x‖²", bound, quantile, 0, "≤"),
@@ -577,7 +591,7 @@ def check_rows(law, k, n, rng, draws=400):
     mean, bound = predictions.row_counts(law.p, k, n), predictions.row_count_bounds(law.p, k, n)
     span = predictions.common_rank_probability(law.p[:k] * mean.common / n, n)
     counts, full = np.empty((draws, 3)), np.empty(draws)
-    for i, X in enumerate(_blocks(law, n, draws, rng)):
+    for i, X in enumerate(data_sets(law, n, draws, rng)):
         per_row = structure.tail_counts(X, k)
         counts[i] = np.sum(per_row == 0), np.sum(per_row == 1), np.sum(per_row >= 2)
         full[i] = spans(X, k)
@@ -608,7 +622,7 @@ def check_features(law, k, n, rng, draws=400):
     list of Check
     """
     source, seen, once, lost = "Lemma A.1 (3)", [], [], []
-    for X in _blocks(law, n, draws, rng):
+    for X in data_sets(law, n, draws, rng):
         count = structure.feature_counts(X)
         seen.append(np.sum(count > 0))
         once.append(np.sum(count == 1))
@@ -720,7 +734,7 @@ def check_recovery(law, k, n, rng, draws=30, peeled_draws=1500):
     """
     common, alone, unseen, criterion, unrecovered, peeled = [], [], [], [], [], []
     beta = rng.standard_normal(law.d)
-    for X in _blocks(law, n, draws, rng):
+    for X in data_sets(law, n, draws, rng):
         fit = linear.factorize(X)
         estimate = fit.solve(X @ beta)
         right, rounds = np.abs(estimate - beta) < 1e-6, structure.peel(X)
@@ -732,7 +746,7 @@ def check_recovery(law, k, n, rng, draws=30, peeled_draws=1500):
         criterion.append(np.sum(exact != right))
         unrecovered.append(np.sum((rounds >= 0) & ~exact))
         peeled.append(np.sum(rounds == 0))
-    unresolved = [np.sum(structure.peel(X) == 0) for X in _blocks(law, n, peeled_draws, rng)]
+    unresolved = [np.sum(structure.peel(X) == 0) for X in data_sets(law, n, peeled_draws, rng)]
     source = "Lemma A.2"
     return [
         Check(source + " (1)", "share of common features recovered, if spanned", 1, np.mean(common)),
@@ -782,7 +796,7 @@ def check_recovery_power_law(law, rng, sizes=(1_000, 30_000), count=10.0, draws=
     source, n = "Corollary A.3", max(sizes)
     sizes_at_n, k = predictions.power_law_threshold(law, n, count), law.threshold(n, count)
     unresolved = [
-        [np.sum(structure.peel(X) == 0) for X in _blocks(law, size, repeats, rng)]
+        [np.sum(structure.peel(X) == 0) for X in data_sets(law, size, repeats, rng)]
         for size, repeats in zip(sizes, draws)
     ]
     growth, error = _exponent(sizes, unresolved)
@@ -821,7 +835,7 @@ def check_test_loss(law, k, n, rng, draws=600, gamma=0.1):
     """
     source, p, beta = "Theorem 2", law.p, power_coefficients(law, gamma)
     loss, unseen, once = np.empty(draws), np.empty(draws), np.empty(draws)
-    for i, X in enumerate(_blocks(law, n, draws, rng)):
+    for i, X in enumerate(data_sets(law, n, draws, rng)):
         error = noiseless_error(X, beta)
         loss[i] = linear.population_loss(error, p)
         unseen[i] = np.sum((p * beta**2)[structure.feature_counts(X) == 0])
@@ -863,7 +877,7 @@ def check_rate(law, rng, sizes=(1_000, 100_000), draws=(600, 12), gamma=0.0):
     """
     source, beta = "Theorem 2, rate", power_coefficients(law, gamma)
     losses = [
-        [linear.population_loss(noiseless_error(X, beta), law.p) for X in _blocks(law, n, repeats, rng)]
+        [linear.population_loss(noiseless_error(X, beta), law.p) for X in data_sets(law, n, repeats, rng)]
         for n, repeats in zip(sizes, draws)
     ]
     slope, error = _exponent(sizes, losses)
@@ -912,7 +926,7 @@ def check_ood_loss(law, k, n, rng, draws=40, price_draws=800, t=2, gamma=0.1):
     """
     source, p, beta = "Theorem 3", law.p, power_coefficients(law, gamma)
     inside, composed = [], []
-    for X in _blocks(law, n, draws, rng):
+    for X in data_sets(law, n, draws, rng):
         fit = linear.factorize(X)
         error = fit.solve(X @ beta) - beta
         recovered = np.flatnonzero(fit.recovery > 1 - 1e-6)
@@ -920,7 +934,7 @@ def check_ood_loss(law, k, n, rng, draws=40, price_draws=800, t=2, gamma=0.1):
         inside.append(linear.population_loss(error, p))
         composed.append(linear.population_loss(error, p, forced=forced))
     squares, seen = [], []
-    for X in _blocks(law, n, price_draws, rng):
+    for X in data_sets(law, n, price_draws, rng):
         count = structure.feature_counts(X)[k:]
         squares.append(np.sum((noiseless_error(X, beta)[k:] ** 2)[count > 0]))
         seen.append(np.sum(count > 0))
@@ -945,10 +959,28 @@ def check_ood_loss(law, k, n, rng, draws=40, price_draws=800, t=2, gamma=0.1):
 # With noise ---------------------------------------------------------------------------------------
 
 
-def _clean_blocks(law, k, n, draws, rng):
-    """Yield data sets in which no sample has two tail features and the common features are determined."""
+def clean_data_sets(law, k, n, draws, rng):
+    """Yield data sets on which Lemma B.1's event holds: no sample has two tail features.
+
+    Parameters
+    ----------
+    law : memcomp.linear.PowerLaw
+    k, n : int
+    draws : int
+        Number of data sets to yield; up to 200 times as many are drawn.
+    rng : numpy.random.Generator
+
+    Yields
+    ------
+    scipy.sparse.csr_array of shape (n, d)
+
+    Raises
+    ------
+    ValueError
+        If the event is too rare.
+    """
     found = 0
-    for X in _blocks(law, n, 200 * draws, rng):
+    for X in data_sets(law, n, 200 * draws, rng):
         if np.all(structure.tail_counts(X, k) <= 1):
             yield X
             found += 1
@@ -976,7 +1008,7 @@ def check_noisy_recovery(law, k, n, rng, draws=300):
     list of Check
     """
     worst, common, single, tail = 0.0, [], [], []
-    for X in _clean_blocks(law, k, n, draws, rng):
+    for X in clean_data_sets(law, k, n, draws, rng):
         inverse, variance = predictions.noise_covariance(X, k)
         measured = linear.factorize(X).noise_variance
         formula = np.concatenate([np.diag(inverse), variance])
@@ -1023,7 +1055,7 @@ def check_noisy_recovery_power_law(law, rng, sizes=(1_000, 30_000), count=10.0, 
     for n, repeats in zip(sizes, draws):
         k = law.threshold(n, count)
         noise.append(
-            [law.p[:k] @ linear.factorize(X).noise_variance[:k] for X in _blocks(law, n, repeats, rng)]
+            [law.p[:k] @ linear.factorize(X).noise_variance[:k] for X in data_sets(law, n, repeats, rng)]
         )
     expected = [predictions.power_law_threshold(law, n, count).common_noise for n in sizes]
     exponent, error = _exponent(sizes, noise)
@@ -1054,7 +1086,7 @@ def check_noisy_test_loss(law, k, n, rng, sigma=0.5, draws=600, gamma=0.1):
     """
     source, p, beta = "Theorem 4", law.p, power_coefficients(law, gamma)
     loss, noise = np.empty(draws), np.empty(draws)
-    for i, X in enumerate(_blocks(law, n, draws, rng)):
+    for i, X in enumerate(data_sets(law, n, draws, rng)):
         fit = linear.factorize(X)
         loss[i] = linear.population_loss(fit.solve(X @ beta + sigma * rng.standard_normal(n)) - beta, p)
         noise[i] = p @ fit.noise_variance
@@ -1093,7 +1125,7 @@ def check_noisy_rate(law, rng, sizes=(1_000, 30_000), draws=(500, 40)):
     """
     source, noise = "Theorem 4, rate", []
     for n, repeats in zip(sizes, draws):
-        noise.append([law.p @ linear.factorize(X).noise_variance for X in _blocks(law, n, repeats, rng)])
+        noise.append([law.p @ linear.factorize(X).noise_variance for X in data_sets(law, n, repeats, rng)])
     exponent, error = _exponent(sizes, noise)
     exact = [predictions.noise_tree(law.p, n) for n in sizes]
     return [
@@ -1137,7 +1169,7 @@ def check_noisy_ood_loss(law, k, n, rng, sigma=0.5, draws=400, t=4, gamma=0.1):
     """
     source, p, beta = "Theorem 5", law.p, power_coefficients(law, gamma)
     price, growth, seen_count, loss = [], [], [], []
-    for X in _blocks(law, n, draws, rng):
+    for X in data_sets(law, n, draws, rng):
         fit = linear.factorize(X)
         seen = np.flatnonzero(structure.feature_counts(X)[k:]) + k
         error = fit.solve(X @ beta + sigma * rng.standard_normal(n)) - beta
@@ -1182,7 +1214,7 @@ def check_composition(law, k, n, rng, sigma=0.5, draws=400, t=3, gamma=0.1):
     """
     source, p, beta = "Theorem 1", law.p, power_coefficients(law, gamma)
     composed, inside = [], []
-    for X in _clean_blocks(law, k, n, draws, rng):
+    for X in clean_data_sets(law, k, n, draws, rng):
         fit = linear.factorize(X)
         # Root of the mean square, over the noise, of each coefficient's error.
         error = np.sqrt((fit.solve(X @ beta) - beta) ** 2 + sigma**2 * fit.noise_variance)

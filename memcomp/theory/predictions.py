@@ -636,6 +636,21 @@ class Peeling:
     unresolved: float
 
 
+def _grouped(p):
+    """Replace long stretches of nearly equal probabilities by their mean and their number.
+
+    Within a group the relative spread is 1e-3, so a smooth sum changes by about 1e-7 of itself.
+    """
+    p = _probabilities(p)
+    p = p[p > 0]
+    if p.size < 20_000:
+        return p, np.ones(p.size)
+    p = np.sort(p)[::-1]
+    starts = np.flatnonzero(np.diff(np.floor(1e3 * np.log(p)), prepend=np.nan))
+    number = np.diff(np.append(starts, p.size))
+    return np.add.reduceat(p, starts) / number, number
+
+
 def peeling(p, n):
     """Predict how many features repeated peeling cannot resolve (Lemmas 7 and A.2, book's sharpening).
 
@@ -654,11 +669,11 @@ def peeling(p, n):
     -------
     Peeling
     """
-    p = _probabilities(p)
+    p, number = _grouped(p)
     q = 0.99
     for _ in range(10_000):
         unresolved_elsewhere = np.exp((n - 1) * _log_absent(p * (1 - q)))
-        new = -np.expm1(np.sum(np.log1p(-p * unresolved_elsewhere)))
+        new = -np.expm1(number @ np.log1p(-p * unresolved_elsewhere))
         if abs(new - q) < 1e-12:
             break
         q = new
@@ -666,7 +681,7 @@ def peeling(p, n):
         raise RuntimeError(
             f"the peeling recursion did not settle in 10,000 steps (n = {n}, last q = {q:.6f})"
         )
-    return Peeling(q, float(np.sum(seen_probability(p, n) - seen_probability(p * (1 - q), n))))
+    return Peeling(q, float(number @ (seen_probability(p, n) - seen_probability(p * (1 - q), n))))
 
 
 def shared_singletons(p, n):
@@ -821,9 +836,9 @@ def noiseless_excess(p, n, beta):
     """Leading order of the mean of L_D minus the missing mass, without noise (Theorem 2, book's sharpening).
 
     Two features seen once in the same sample share its equation; the minimum-norm solution gives each an
-    error whose square has mean (β*_i² + β*_j²)/4. Summed over pairs: n (A H + B G)/4 with r_i = p_i (1 -
-    p_i)^(n-1), A = Σ r_i, B = Σ r_i p_i, G = Σ r_i β*_i², H = Σ r_i p_i β*_i². Larger groups are of higher
-    order in M_n.
+    error whose square has mean (β*_i² + β*_j²)/4. Summed over pairs: n (A0 B1 + A1 B0)/4, where
+    A0 = Σ r_i, A1 = Σ r_i p_i, B0 = Σ r_i β*_i², B1 = Σ r_i p_i β*_i² and r_i = p_i (1 - p_i)^(n-1).
+    Larger groups are of higher order in M_n.
 
     Parameters
     ----------
@@ -843,7 +858,7 @@ def noiseless_ood_price(p, k, n, beta):
     """Mean squared error of a tail feature drawn from those seen, without noise (Theorem 3, sharpened).
 
     Theorem 3 forces features from the recovered set, where the price is 0 and L_{D_F} = L_D. Drawn from all
-    that were seen, a feature costs (n/2) A G / Σ_{i>k} (1 - (1 - p_i)^n) to leading order, A and G as in
+    that were seen, a feature costs (n/2) A0 B0 / Σ_{i>k} (1 - (1 - p_i)^n) to leading order, A0 and B0 as in
     `noiseless_excess`.
 
     Parameters
@@ -995,7 +1010,8 @@ def noise_floor(p, n):
     -------
     float
     """
-    return float(_probabilities(p) @ inverse_count(p, n))
+    p, number = _grouped(p)
+    return float((number * p) @ inverse_count(p, n))
 
 
 def noise_limit(law, n):
@@ -1033,8 +1049,8 @@ def noise_tree(p, n):
     float
         Infinite where V_q ≥ 1.
     """
-    p = _probabilities(p)
-    alone = float(p @ inverse_count(p * (1 - peeling(p, n).blocked), n))
+    values, number = _grouped(p)
+    alone = float((number * values) @ inverse_count(values * (1 - peeling(p, n).blocked), n))
     return alone / (1 - alone) if alone < 1 else np.inf
 
 
@@ -1076,8 +1092,9 @@ def ood_noise_price(p, k, n):
     -------
     float
     """
-    tail = _split(p, k)[1] * (1 - peeling(p, n).blocked)
-    alone = np.sum(inverse_count(tail, n)) / np.sum(seen_probability(tail, n))
+    tail, number = _grouped(_split(p, k)[1])
+    tail = tail * (1 - peeling(p, n).blocked)
+    alone = (number @ inverse_count(tail, n)) / (number @ seen_probability(tail, n))
     return float(alone * (1 + noise_tree(p, n)))
 
 

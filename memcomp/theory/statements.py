@@ -1,6 +1,7 @@
 """The table of all statements of the paper's sections 1 to 4 and appendices A to C, each with its check."""
 
 import html
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -86,7 +87,7 @@ class Statement:
     @property
     def id(self):
         """str: the number as a claim id, for example ``"lemma-a-1"``."""
-        return "".join(c if c.isalnum() else "-" for c in self.number.lower()).strip("-")
+        return "-".join(re.findall("[a-z0-9]+", self.number.lower()))
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,12 @@ class Result:
         """str: the gap between bound and truth, and the accuracy of the sharp formulas."""
         parts = []
         if self.gap is not None:
-            parts.append(f"bound off by a factor of {self.gap:.2g} at most")
+            tight = self.gap < 1.1
+            parts.append(
+                f"bounds within {self.gap - 1:.1%}"
+                if tight
+                else f"bounds off by a factor of up to {self.gap:.2g}"
+            )
         if self.sharp is not None:
             parts.append(f"sharp form within {abs(self.sharp - 1):.1%}")
         return "; ".join(parts)
@@ -255,7 +261,7 @@ STATEMENTS = (
     ),
     Statement(
         "Lemma 6",
-        "Informal form of Lemma A.1.",
+        "The structure of $X$, informally.",
         "as Lemma A.1",
         R,
         "structure#lem-a1",
@@ -308,7 +314,7 @@ STATEMENTS = (
     ),
     Statement(
         "Lemma 7",
-        "Informal form of Lemma A.2.",
+        "The recovery of $\\beta^*$, informally.",
         "as Lemma A.2",
         R,
         "noiseless#lem-a2",
@@ -317,8 +323,8 @@ STATEMENTS = (
     ),
     Statement(
         "Corollary A.3",
-        "Under the power law $k = \\tilde O((ns)^{1/\\alpha})$, and all but $\\tilde O(n p_{>k}^2)$ of the features "
-        "seen are recovered.",
+        "Under the power law $k = \\tilde O((ns)^{1/\\alpha})$; all but $\\tilde O(n p_{>k}^2)$ features "
+        "that are seen are recovered.",
         "$\\alpha \\ge 1 + c$",
         R,
         "noiseless#cor-a3",
@@ -353,8 +359,8 @@ STATEMENTS = (
     ),
     Statement(
         "Lemma B.2",
-        "With noise: $E\\|\\Sigma^{1/2}e_{\\le k}\\|^2 \\lesssim \\sigma^2 k/n$, $E e_j^2 \\lesssim \\sigma^2$ "
-        "for seen tail features, 0 for $\\hat\\beta$ on unseen ones.",
+        "With noise $E\\|\\Sigma^{1/2}e_{\\le k}\\|^2 \\lesssim \\sigma^2 k/n$; "
+        "$E e_j^2 \\lesssim \\sigma^2$ for seen tail features; $\\hat\\beta_j = 0$ for unseen ones.",
         "events of Lemmas A.1 and B.1",
         R,
         "noisy#lem-b2",
