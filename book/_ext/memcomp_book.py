@@ -302,7 +302,7 @@ class Status(BookDirective):
 
     def records(self):
         """How many stored records there are, from when and from which devices and data."""
-        rows, sources = [], set()
+        rows, sources = [], defaultdict(set)
         for folder in sorted(results_folder(self.env).glob("*/*")):
             if not folder.is_dir() or folder.name == "claims":
                 continue
@@ -313,17 +313,18 @@ class Status(BookDirective):
             devices = sorted({record["provenance"]["device"] for record in found})
             span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
             rows.append([folder.parent.name, folder.name, str(len(found)), span, ", ".join(devices)])
-            sources |= {
-                (record["data"]["source"], record["data"]["sha256"]) for record in found if record.get("data")
-            }
+            for record in found:
+                if record.get("data"):
+                    sources[record["data"]["source"]].add(record["data"]["sha256"])
         if not rows:
             return [nodes.paragraph("", "No records are stored: every number was computed during execution.")]
         header = ["Profile", "Experiment", "Records", "Computed", "Device"]
         tables = [self.table("Stored records", header, rows, ["records"])]
         if sources:
-            rows = [
-                [source, [nodes.literal("", checksum[:16] + "…")]] for source, checksum in sorted(sources)
-            ]
+            rows = []
+            for source, checksums in sorted(sources.items()):
+                shown = [nodes.literal("", min(checksums)[:16] + "…")]
+                rows.append([source, shown if len(checksums) == 1 else f"{len(checksums)} different ones"])
             tables.append(self.table("Data behind the records", ["Data set", "SHA-256"], rows, ["data"]))
         return tables
 
