@@ -23,7 +23,7 @@ book: .venv/installed ## execute the notebooks and render the book to _build/htm
 test: lint unit nbval check-book ## everything: lint, unit tests, notebook regression, the rendered book
 
 quick: lint ## the tests for daily work: no slow ones, no notebooks, no book
-	@$(BIN)/python -m pytest -q -m "not slow and not book and not browser"
+	@$(BIN)/python -m pytest -q -m "not slow and not book and not browser" tests
 
 lint: .venv/installed ## ruff, on the package, the tests and the notebooks
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && echo "ruff: clean"
@@ -32,7 +32,8 @@ format: .venv/installed ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 unit: .venv/installed ## unit tests and doctests
-	@$(BIN)/python -m pytest -q --doctest-modules -m "not book and not browser" --durations=10
+	@$(BIN)/python -m pytest -q -m "not book and not browser" --durations=10 tests
+	@$(BIN)/python -m pytest -q --doctest-modules memcomp
 
 nbval: .venv/installed ## run every notebook and compare each output with the stored one
 	@env -u MPLBACKEND $(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg notebooks
@@ -41,7 +42,7 @@ check-book: book ## look at the built pages: links, alt texts, no outside reques
 	@$(BIN)/python -m pytest -q -m "book or browser" tests
 
 notebooks: .venv/installed ## run every notebook and store its new outputs
-	@$(BIN)/python -m tools.notebooks --write notebooks/*.ipynb
+	@$(BIN)/python -m tools.notebooks --write notebooks/*.ipynb && $(BIN)/python -m tools.finding
 
 benchmarks: .venv/installed ## the ratios that the README and the book quote
 	@for file in benchmarks/[a-z]*.py; do \

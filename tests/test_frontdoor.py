@@ -115,3 +115,10 @@ def test_help_runs_without_an_environment(tmp_path):
     assert result.returncode == 0
     assert "make book" in result.stdout
     assert not (tmp_path / ".venv").exists()
+
+
+def test_the_picture_in_the_readme_is_the_one_that_its_chapter_draws():
+    from tools import finding
+
+    assert str(finding.PICTURE.relative_to(ROOT)) in (ROOT / "README.md").read_text()
+    assert finding.PICTURE.read_bytes() == finding.picture()

@@ -9,7 +9,6 @@ A module has
 """
 
 CHAPTERS = {
-    "07_gaussian": ("gaussian",),
     "08_mnist_sum": ("mnist_sum",),
 }
 """The experiments that each chapter collects, by the name of its notebook."""
