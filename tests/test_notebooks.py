@@ -529,9 +529,8 @@ def corrupt(path):
 
 @pytest.mark.slow
 def test_nbval_passes_a_stored_notebook_and_fails_a_corrupted_copy(tmp_path):
-    sizes = {path: len(path.read_bytes()) for path in STORED}
-    path = tmp_path / min(sizes, key=sizes.get).name
-    shutil.copy(ROOT / "notebooks" / path.name, path)
+    path = tmp_path / STORED[0].name  # the first chapter, which takes seconds
+    shutil.copy(STORED[0], path)
     result = nbval(path)
     assert result.returncode == 0, result.stdout
     place = corrupt(path)
@@ -612,12 +611,14 @@ def test_warning_fails_every_build_until_it_is_gone(library):
     index.write_text("# Front page\n\nHello.\n")
     make(library / "notebooks" / "02_gone.ipynb", "1;")
     write_toc(library, "notebooks/01_test", "notebooks/02_gone")
-    assert build(library).returncode == 0
+    result = build(library)
+    assert result.returncode == 0, result.stderr
     assert (html / "notebooks" / "02_gone.html").exists()
     (library / "notebooks" / "02_gone.ipynb").unlink()
     write_toc(library, "notebooks/01_test")
     (library / "memcomp" / "part.py").write_text("VALUE = 'package-2'\n")
-    assert build(library).returncode == 0
+    result = build(library)
+    assert result.returncode == 0, result.stderr
     assert not list(html.rglob("*02_gone*"))
     assert "package-2 record-1 7" in (html / "notebooks" / "01_test.html").read_text()
 
