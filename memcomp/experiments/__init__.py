@@ -9,6 +9,7 @@ A module has
 """
 
 CHAPTERS = {
+    "07_gaussian": ("gaussian",),
     "08_mnist_sum": ("mnist_sum",),
 }
 """The experiments that each chapter collects, by the name of its notebook."""
