@@ -41,6 +41,9 @@ class Claim:
         shown in full.
     spread : float, optional
         Standard deviation of the value over the runs.
+    standard_error : float, optional
+        In place of ``spread`` where the value is no mean over runs, a ratio of means for example: how far it
+        may be off. The table says which of the two it shows.
     n : int, optional
         Number of runs or seeds behind the value.
     holds : bool or None
@@ -60,6 +63,8 @@ class Claim:
     >>> claim = Claim("ood", "Table 1", "Sum composes", 0.176, 0.18249, spread=0.0041, n=5, holds=True)
     >>> claim.measured, claim.verdict
     ('0.182 ± 0.004 (n = 5)', 'holds')
+    >>> Claim("fall", "Figure 3", "it falls", "shape only", 0.56, standard_error=0.03, n=6).measured
+    '0.560 ± 0.03 (standard error, n = 6)'
     """
 
     id: str
@@ -71,6 +76,7 @@ class Claim:
     n: int | None = None
     holds: bool | None = None
     scale: str = "quick"
+    standard_error: float | None = None
 
     def __post_init__(self):
         if not isinstance(self.id, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.id):
@@ -84,10 +90,14 @@ class Claim:
         if self.statement.count("$") % 2:
             raise ValueError(f"claim {self.id!r}: a dollar sign is missing in {self.statement!r}")
         # NumPy's scalars compare and print differently and are no JSON: keep plain Python values.
-        for name in ("paper", "value", "spread"):
+        for name in ("paper", "value", "spread", "standard_error"):
             object.__setattr__(self, name, _plain(self, name))
-        if isinstance(self.spread, str) or (self.spread is not None and self.spread < 0):
-            raise ValueError(f"claim {self.id!r}: spread must be a number ≥ 0; got {self.spread!r}")
+        for name in ("spread", "standard_error"):
+            width = getattr(self, name)
+            if isinstance(width, str) or (width is not None and width < 0):
+                raise ValueError(f"claim {self.id!r}: {name} must be a number ≥ 0; got {width!r}")
+        if self.spread is not None and self.standard_error is not None:
+            raise ValueError(f"claim {self.id!r}: give spread or standard_error, not both")
         if self.n is not None:
             if not isinstance(self.n, numbers.Integral) or self.n < 1:
                 raise ValueError(f"claim {self.id!r}: n must be a positive integer; got {self.n!r}")
@@ -107,8 +117,11 @@ class Claim:
     @property
     def measured(self):
         """str: our value with its spread and number of runs, as the table shows it."""
-        text = "–" if self.value is None else format_number(self.value, self.spread)
-        return text if self.n is None else f"{text} (n = {self.n})"
+        width = self.spread if self.standard_error is None else self.standard_error
+        text = "–" if self.value is None else format_number(self.value, width)
+        notes = [] if self.standard_error is None else ["standard error"]
+        notes += [] if self.n is None else [f"n = {self.n}"]
+        return f"{text} ({', '.join(notes)})" if notes else text
 
     @property
     def published(self):
@@ -141,7 +154,7 @@ def format_number(value, spread=None):
     value : str or int or float
         Text is returned as it is; an ``int`` is written in full.
     spread : float, optional
-        Standard deviation, in the unit of ``value``.
+        Standard deviation or error, in the unit of ``value``.
 
     Returns
     -------
@@ -206,14 +219,16 @@ class Report:
         Returns
         -------
         list of dict
-            The fields of each `Claim`, plus ``chapter``, ``profile``, ``verdict``, ``measured`` and
-            ``published`` (the last three as shown).
+            The fields of each `Claim` (``standard_error`` where it has one), plus ``chapter``, ``profile``,
+            ``verdict``, ``measured`` and ``published`` (the last three as shown).
         """
         return [
             {
                 "chapter": self.chapter,
                 "profile": self.profile,
-                **{k: _rounded(v) for k, v in asdict(claim).items()},
+                **{
+                    k: _rounded(v) for k, v in asdict(claim).items() if k != "standard_error" or v is not None
+                },
                 "verdict": claim.verdict,
                 "measured": claim.measured,
                 "published": claim.published,
@@ -268,10 +283,12 @@ def _html_table(report):
             f'<td data-label="Ours">{_typeset(_unbroken(claim.measured))}</td>'
             f'<td data-label="Verdict"><span class="verdict {mark}">{claim.verdict}</span></td></tr>'
         )
+    errors = any(claim.standard_error is not None for claim in report.claims)
+    exception = ", or the standard error where it says so" if errors else ""
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Paper", "Ours", "Verdict"))
     return (
         f'<table class="memcomp-claims"><caption>Claims of this chapter, {report.profile} profile. '
-        f"± is one standard deviation over n runs.</caption>\n"
+        f"± is one standard deviation over n runs{exception}.</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
     )
 

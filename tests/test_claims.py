@@ -68,6 +68,8 @@ def test_verdicts():
         ({"value": True}, TypeError, "value must be a number or a short text"),
         ({"paper": None}, TypeError, "paper must be a number"),
         ({"spread": -1.0}, ValueError, "spread must be a number ≥ 0"),
+        ({"standard_error": -1.0}, ValueError, "standard_error must be a number ≥ 0"),
+        ({"spread": 0.1, "standard_error": 0.1}, ValueError, "not both"),
         ({"n": 0}, ValueError, "n must be a positive integer"),
         ({"holds": "yes"}, TypeError, "holds must be True, False or None"),
         ({"holds": 1}, TypeError, "holds must be True, False or None"),
@@ -92,6 +94,21 @@ def test_a_report_is_refused_when_it_would_mislead_the_scorecard():
         report(CHAPTER, [GOOD])
     with pytest.raises(ValueError, match="'quick' or 'paper'"):
         report(CHAPTER, [claim], profile="fast")
+
+
+def test_a_standard_error_is_told_apart_from_a_standard_deviation():
+    plain, error = (
+        Claim(**GOOD, spread=0.004, n=5),
+        Claim(**{**GOOD, "id": "ratio"}, standard_error=0.004, n=5),
+    )
+    assert plain.measured == "0.182 ± 0.004 (n = 5)"
+    assert error.measured == "0.182 ± 0.004 (standard error, n = 5)"
+    assert Claim(**GOOD, standard_error=0.004).measured == "0.182 ± 0.004 (standard error)"
+    tables = [
+        report(CHAPTER, shown)._repr_mimebundle_()[0]["text/html"] for shown in ([plain], [plain, error])
+    ]
+    assert ["or the standard error" in table for table in tables] == [False, True]
+    assert [data.get("standard_error") for data in report(CHAPTER, [plain, error]).as_data()] == [None, 0.004]
 
 
 class Table(html.parser.HTMLParser):

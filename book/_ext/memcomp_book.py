@@ -246,7 +246,7 @@ class Scorecard(BookDirective):
         )
         return (
             '<table class="memcomp-claims memcomp-scorecard"><caption>Every claim, its published value, our '
-            "values and verdicts. ± is one standard deviation over n runs.</caption>"
+            "values and verdicts. ± is one standard deviation over n runs, if it says nothing else.</caption>"
             f"<thead><tr>{head}</tr></thead>{''.join(parts)}</table>"
         )
 
