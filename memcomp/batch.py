@@ -192,7 +192,11 @@ def _run_one(chapter, values, folder):
 def _follow(command, root, log):
     """Run `command`, copy what it prints to `log` without this machine's paths; return status and text."""
     lines = []
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    # What IPython, Jupyter and Matplotlib would keep in the home folder stays in runs/.
+    kept = {
+        name: str(root / "runs" / ".cache") for name in ("IPYTHONDIR", "MPLCONFIGDIR", "JUPYTER_RUNTIME_DIR")
+    }
+    environment = os.environ | kept | {"PYTHONUNBUFFERED": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     with subprocess.Popen(
         command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

@@ -785,7 +785,10 @@ def _local_cluster(n_workers):
     from dask.distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 2}))
+        settings = {"distributed.scheduler.allowed-failures": 2}
+        if (repository := _repository()) is not None:  # else Dask's workers leave their folders in /tmp
+            settings["temporary-directory"] = str(repository / "runs")
+        stack.enter_context(dask.config.set(settings))
         try:
             cluster = LocalCluster(
                 n_workers=n_workers,

@@ -15,6 +15,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import yaml
 
@@ -117,8 +118,12 @@ def cluster(workers=None, scheduler=None, slurm=None, per_gpu=1):
     from dask.distributed import Client
 
     with contextlib.ExitStack() as stack:
-        # A worker that dies is replaced and its point tried again, three times in all.
-        stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 2}))
+        settings = {
+            # A worker that dies is replaced and its point tried again, three times in all.
+            "distributed.scheduler.allowed-failures": 2,
+            "temporary-directory": str(batch.project() / "runs"),  # not /tmp
+        }
+        stack.enter_context(dask.config.set(settings))
         if scheduler:
             address = scheduler
         elif slurm:
@@ -173,9 +178,10 @@ def _visible(number):
 
 
 def _slurm_cluster(path):
-    from dask_jobqueue import SLURMCluster
-    from dask_jobqueue.core import Job, JobQueueCluster
-    from dask_jobqueue.slurm import SLURMJob
+    with patch("dask.config.ensure_file"):  # else the import writes a file of settings into ~/.config
+        from dask_jobqueue import SLURMCluster
+        from dask_jobqueue.core import Job, JobQueueCluster
+        from dask_jobqueue.slurm import SLURMJob
 
     options = yaml.safe_load(path.read_text())
     if not isinstance(options, dict) or not isinstance(options.get("jobs"), int) or options["jobs"] < 1:

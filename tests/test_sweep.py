@@ -103,11 +103,12 @@ class Project:
         (folder / "toy.py").write_text(TOY)
         (folder / "driver.py").write_text(DRIVER)
 
-    def start(self, *arguments):
+    def start(self, *arguments, environment=None):
         """Start a sweep in a process of its own, with workers of its own."""
         return subprocess.Popen(
             [sys.executable, "driver.py", "sweep", "toy", *arguments],
             cwd=self.folder,
+            env=os.environ | (environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -175,6 +176,17 @@ def test_a_sweep_computes_every_point_once_and_the_next_one_none(project):
     assert "6 points, 6 were stored, 0 computed, 0 failed" in out
     assert Counter(number for number, _ in project.ledger("start")) == once(6)
     assert len({pid for _, pid in project.ledger("start")}) == 2
+
+
+@pytest.mark.slow
+def test_nothing_is_written_outside_the_project(project, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    folders = {name: str(elsewhere) for name in ("HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
+    with project.start("--workers", "1", "-p", "points", "2", environment=folders) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert len(project.records()) == 2
+    assert not list(elsewhere.iterdir())
 
 
 def test_what_a_point_prints_is_in_its_own_log(project):
