@@ -383,10 +383,10 @@ def check_bonferroni(law, k, rng, draws=1000):
         below.append(np.prod(1 - p) / low if low > 0 else np.inf)
         above.append(np.prod(1 - p) / high)
     return [
-        Check(source, "Π(1 - p) ≥ 1 - P, tail", lower, none, 0, "≥"),
-        Check(source, "Π(1 - p) ≤ 1 - P + P²/2, tail", upper, none, 0, "≤"),
-        Check(source, "smallest Π / (1 - P), random p, P < 1", 1, min(below), 0, "≥", 1e-12),
-        Check(source, "largest Π / (1 - P + P²/2), random p", 1, max(above), 0, "≤", 1e-12),
+        Check(source, "Π(1 - p) ≥ 1 - S, tail", lower, none, 0, "≥"),
+        Check(source, "Π(1 - p) ≤ 1 - S + S²/2, tail", upper, none, 0, "≤"),
+        Check(source, "smallest Π / (1 - S), random p, S < 1", 1, min(below), 0, "≥", 1e-12),
+        Check(source, "largest Π / (1 - S + S²/2), random p", 1, max(above), 0, "≤", 1e-12),
     ]
 
 
@@ -410,8 +410,8 @@ def check_chernoff(law, k, n, deltas=(0.05, 0.1)):
         above = stats.binom.sf(np.ceil((1 + delta) * mean) - 1, n, rate)
         below = stats.binom.cdf(np.floor((1 - delta) * mean), n, rate)
         out += [
-            Check(source, f"P(X ≥ {1 + delta:g} μ)", predictions.chernoff_upper(mean, delta), above, 0, "≤"),
-            Check(source, f"P(X ≤ {1 - delta:g} μ)", predictions.chernoff_lower(mean, delta), below, 0, "≤"),
+            Check(source, f"P(N ≥ {1 + delta:g} μ)", predictions.chernoff_upper(mean, delta), above, 0, "≤"),
+            Check(source, f"P(N ≤ {1 - delta:g} μ)", predictions.chernoff_lower(mean, delta), below, 0, "≤"),
         ]
     return out
 
@@ -457,7 +457,7 @@ def check_matrix_bernstein(law, k, n, rng, draws=100):
     variance = (predictions.fourth_moment(p).max() - 1) / n
     bound = max(np.sum(1 / p) - 1, 1) / n
     norms, _ = gram_deviations(law, k, n, draws, rng)
-    # Largest root of t² / 2 = log(m / 0.05) (v + R t / 3), where the tail bound is 5 %.
+    # Largest root of u² / 2 = log(ν / 0.05) (v + R u / 3), where the tail bound is 5 %.
     log = np.log(2 * k / 0.05)
     quantile = log * bound / 3 + np.sqrt((log * bound / 3) ** 2 + 2 * log * variance)
     assert np.isclose(predictions.matrix_bernstein_tail(quantile, variance, bound, 2 * k), 0.05)
@@ -636,7 +636,7 @@ def check_features(law, k, n, rng, draws=400):
     ]
 
 
-def check_features_limit(law, n, rng, draws=8):
+def check_features_limit(law, n, rng, draws=24):
     """Lemma A.1 (3) sharpened: limit forms of the number of features seen and of the shares seen once, twice.
 
     Parameters
@@ -776,7 +776,7 @@ def check_recovery(law, k, n, rng, draws=30, peeled_draws=1500):
     ]
 
 
-def check_recovery_power_law(law, rng, sizes=(1_000, 30_000), count=10.0, draws=(800, 30)):
+def check_recovery_power_law(law, rng, sizes=(300, 30_000), count=10.0, draws=(1000, 60)):
     """Corollary A.3: sizes at the power-law threshold, and how the number of unrecovered features grows.
 
     Parameters
@@ -812,7 +812,7 @@ def check_recovery_power_law(law, rng, sizes=(1_000, 30_000), count=10.0, draws=
             growth,
             error,
             "=",
-            0.02,
+            0.01,
         ),
         Check(source, "the same ≤ 2/α - 1", 2 / law.alpha - 1, growth, error, "≤"),
     ]
@@ -904,7 +904,7 @@ def check_rate(law, rng, sizes=(1_000, 100_000), draws=(600, 12), gamma=0.0):
     ]
 
 
-def check_ood_loss(law, k, n, rng, draws=40, price_draws=800, t=2, gamma=0.1):
+def check_ood_loss(law, k, n, rng, draws=40, price_draws=1600, t=2, gamma=0.1):
     """Theorem 3: composed loss on recovered features, and its price on all seen tail features.
 
     Parameters
@@ -1007,14 +1007,16 @@ def check_noisy_recovery(law, k, n, rng, draws=300):
     -------
     list of Check
     """
-    worst, common, single, tail = 0.0, [], [], []
+    worst, common, single, tail, fitted = 0.0, [], [], [], []
     for X in clean_data_sets(law, k, n, draws, rng):
         inverse, variance = predictions.noise_covariance(X, k)
-        measured = linear.factorize(X).noise_variance
+        fit = linear.factorize(X)
+        measured = fit.noise_variance
         formula = np.concatenate([np.diag(inverse), variance])
         worst = max(worst, np.max(np.abs(measured - formula)) / np.max(formula))
         common.append(law.p[:k] @ measured[:k])
         count = structure.feature_counts(X)[k:]
+        fitted.append(fit.leverage[X[:, k:] @ (count == 1) != 0].min())
         single.append(np.mean(measured[k:][count == 1]))
         tail.append(np.max(measured[k:]))
     source = "Lemma B.2"
@@ -1033,6 +1035,15 @@ def check_noisy_recovery(law, k, n, rng, draws=300):
             0.005,
         ),
         _compare(source + " (2)", "largest tail variance ≤ 2", 2.0, tail, "≤"),
+        Check(
+            source,
+            "leverage of samples that hold a singleton: fitted exactly",
+            1.0,
+            min(fitted),
+            0,
+            "=",
+            1e-9,
+        ),
     ]
 
 

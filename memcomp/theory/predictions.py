@@ -125,7 +125,7 @@ def head_mass_limit(s, alpha):
 def bonferroni(p):
     """Lower and upper bound on Π(1 - p_i), the probability that no feature is present (Lemma C.1).
 
-    1 - P ≤ Π(1 - p_i) ≤ 1 - P + P²/2 with P = Σ p_i. True for every P; useful for P ≤ 1.
+    1 - S ≤ Π(1 - p_i) ≤ 1 - S + S²/2 with S = Σ p_i. True for every S; useful for S ≤ 1.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def bonferroni(p):
 
 
 def chernoff_upper(mean, delta):
-    """Bound on P(X ≥ (1 + δ) mean) for a sum X of independent 0/1 variables, δ > 0 (Lemma C.6).
+    """Bound on P(N ≥ (1 + δ) mean) for a sum N of independent 0/1 variables, δ > 0 (Lemma C.6).
 
     exp(-δ² mean / (2 + δ)).
 
@@ -162,7 +162,7 @@ def chernoff_upper(mean, delta):
 
 
 def chernoff_lower(mean, delta):
-    """Bound on P(X ≤ (1 - δ) mean) for a sum X of independent 0/1 variables, 0 < δ < 1 (Lemma C.6).
+    """Bound on P(N ≤ (1 - δ) mean) for a sum N of independent 0/1 variables, 0 < δ < 1 (Lemma C.6).
 
     exp(-δ² mean / 2).
 
@@ -178,18 +178,18 @@ def chernoff_lower(mean, delta):
 
 
 def matrix_bernstein_mean(variance, bound, dimension):
-    """Bound on the mean of ‖Z - E Z‖, Z a sum of independent random matrices (Lemma C.5).
+    """Bound on the mean of ‖W - E W‖, W a sum of independent random matrices (Lemma C.5).
 
-    sqrt(2 v ln m) + R ln(m) / 3.
+    sqrt(2 v ln ν) + R ln(ν) / 3.
 
     Parameters
     ----------
     variance : float
-        v, the larger norm of E (Z - EZ)(Z - EZ)ᵀ and E (Z - EZ)ᵀ(Z - EZ).
+        v, the larger norm of E (W - EW)(W - EW)ᵀ and E (W - EW)ᵀ(W - EW).
     bound : float
         R, a bound on the norm of each centred summand that always holds.
     dimension : int
-        m, number of rows plus number of columns.
+        ν, number of rows plus number of columns.
 
     Returns
     -------
@@ -198,26 +198,26 @@ def matrix_bernstein_mean(variance, bound, dimension):
     return np.sqrt(2 * variance * np.log(dimension)) + bound * np.log(dimension) / 3
 
 
-def matrix_bernstein_tail(t, variance, bound, dimension):
-    """Bound on P(‖Z - E Z‖ ≥ t) (Lemma C.5): m exp(-t²/2 / (v + R t/3)).
+def matrix_bernstein_tail(u, variance, bound, dimension):
+    """Bound on P(‖W - E W‖ ≥ u) (Lemma C.5): ν exp(-u²/2 / (v + R u/3)).
 
     Parameters
     ----------
-    t : float or ndarray
+    u : float or ndarray
     variance, bound, dimension
-        v, R and m as in `matrix_bernstein_mean`.
+        v, R and ν as in `matrix_bernstein_mean`.
 
     Returns
     -------
     float or ndarray
     """
-    return dimension * np.exp(-(t**2) / 2 / (variance + bound * t / 3))
+    return dimension * np.exp(-(u**2) / 2 / (variance + bound * u / 3))
 
 
 def row_norm_bound(p, n, failure=0.01):
     """Bound that ‖x‖² of all n samples obeys together with probability 1 - failure (Lemma C.3).
 
-    S + sqrt(2 S l) + 2 l/3 with S = Σ p_i and l = ln(n/failure): Bernstein's inequality with its constants
+    S + sqrt(2 S ℓ) + 2 ℓ/3 with S = Σ p_i and ℓ = ln(n/failure): Bernstein's inequality with its constants
     and a union over the samples. The paper writes S + C (sqrt(S log n) + log n). ‖x‖² is the number of
     nonzeros.
 
@@ -487,7 +487,7 @@ def features_seen_times(p, n, times):
 def seen_share_limit(alpha, times):
     """Share of the seen features that were seen exactly `times` times, power law, n → ∞ (book's sharpening).
 
-    Γ(r - 1/α) / (α Γ(1 - 1/α) r!) with r = times; 1/α for r = 1.
+    Γ(m - 1/α) / (α Γ(1 - 1/α) m!) with m = times; 1/α for m = 1.
 
     Parameters
     ----------
@@ -568,10 +568,10 @@ def no_double_row(p, k, n):
 
 
 def no_double_row_limit(p, k, n):
-    """exp(-n p_{>k}²/2), the form of `no_double_row` that explains α = 2 + c (Lemma B.1).
+    """exp(-n p_{>k}²/2), the form of `no_double_row` that explains α ≥ 2 + const (Lemma B.1).
 
-    The paper: if p_{>k} ≤ c/√n with a small constant c, no sample has two tail features with probability .99.
-    The form says how small: c = √(2 · 0.01) = 0.14.
+    The paper: if p_{>k} ≤ c₀/√n with a small constant c₀, then with probability .99 no sample has two tail
+    features. The form says how small: c₀ = √(2 · 0.01) = 0.14.
 
     Parameters
     ----------
@@ -1057,8 +1057,8 @@ def noise_tree(p, n):
 def noisy_loss_bound(p, k, n, sigma, beta_max=1.0):
     """Theorem 4 with every hidden constant set to 1: σ² (k/n + p_{>k}) + b² p_{>k}.
 
-    The paper states Õ of this for α = 2 + c, under Lemma B.1's event: the common features cost σ² k/n, the
-    seen tail features σ² each, the unseen ones β*_i².
+    The paper states Õ of this for α ≥ 2 + const, under Lemma B.1's event: the common features cost σ² k/n,
+    the seen tail features σ² each, the unseen ones β*_i².
 
     Parameters
     ----------

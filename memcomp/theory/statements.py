@@ -51,6 +51,11 @@ def _span(law, k, n):
     return f"{predictions.common_rank_probability(law.p[:k] * share, n):.2f}"
 
 
+P = "the paper's statement"
+R = "the paper's statement, formula restored"
+L = "formula lost; reconstructed from its use"
+
+
 @dataclass(frozen=True)
 class Statement:
     """A statement of the paper, where the book proves it, and how the code checks it.
@@ -83,6 +88,11 @@ class Statement:
     chapter: str
     check: Callable
     remark: Callable = str
+
+    @property
+    def source(self):
+        """str: the number, marked where the formula is lost."""
+        return f"{self.number} (reconstructed)" if self.origin == L else self.number
 
     @property
     def id(self):
@@ -128,13 +138,8 @@ class Result:
                 else f"bounds off by a factor of up to {self.gap:.2g}"
             )
         if self.sharp is not None:
-            parts.append(f"sharp form within {abs(self.sharp - 1):.1%}")
+            parts.append(f"sharp form within {max(abs(self.sharp - 1), 1e-3):.1%}")
         return "; ".join(parts)
-
-
-P = "the paper's statement"
-R = "the paper's statement, formula restored"
-L = "formula lost; reconstructed from its use"
 
 
 def _rng_free(check):
@@ -161,7 +166,7 @@ STATEMENTS = (
         P,
         "setting#def-data",
         "03_structure",
-        lambda rng: checks.check_data_model(paper_law(1.5), 200_000, rng),
+        lambda rng: checks.check_data_model(paper_law(1.5, 30_000), 1_000_000, rng),
     ),
     Statement(
         "Equation (2)",
@@ -176,7 +181,7 @@ STATEMENTS = (
     Statement(
         "Claim 1",
         "$p_{>k} = \\Theta(s k^{1-\\alpha})$ and $p_{\\le k} = O(s)$.",
-        "$\\alpha \\ge 1 + c$, $k$ well below $d$",
+        "$\\alpha \\ge 1 + \\text{const}$, $k$ well below $d$",
         R,
         "setting#claim-1",
         "03_structure",
@@ -185,13 +190,13 @@ STATEMENTS = (
     ),
     Statement(
         "Lemma C.1",
-        "$1 - P \\le \\prod (1 - p_i) \\le 1 - P + P^2/2$ with $P = \\sum p_i$.",
-        "none (any $P$)",
+        "$1 - S \\le \\prod (1 - p_i) \\le 1 - S + S^2/2$ with $S = \\sum p_i$.",
+        "none (any $S$)",
         R,
         "structure#lem-c1",
         "03_structure",
         lambda rng: checks.check_bonferroni(paper_law(2.0), 17, rng),
-        lambda: "P = p_>k = " + _at_scale(lambda law, k, n: f"{law.p[k:].sum():.2f}"),
+        lambda: "S = p_>k = " + _at_scale(lambda law, k, n: f"{law.p[k:].sum():.2f}"),
     ),
     Statement(
         "Lemma C.6",
@@ -204,8 +209,8 @@ STATEMENTS = (
     ),
     Statement(
         "Lemma C.5",
-        "Matrix Bernstein: $E\\|S\\| \\le \\sqrt{2v\\ln m} + R\\ln(m)/3$, and the tail.",
-        "independent, bounded by $R$",
+        "Matrix Bernstein: $E\\|W - EW\\| \\le \\sqrt{2v\\ln\\nu} + R\\ln(\\nu)/3$, and the tail.",
+        "$W$ a sum of independent matrices, each within $R$ of its mean",
         P,
         "structure#lem-c5",
         "03_structure",
@@ -274,7 +279,7 @@ STATEMENTS = (
     Statement(
         "Lemma B.1",
         "No sample has two tail features, with probability .99.",
-        "$p_{>k} \\le c/\\sqrt n$, $c$ small",
+        "$p_{>k} \\le c_0/\\sqrt n$, $c_0$ small",
         R,
         "structure#lem-b1",
         "03_structure",
@@ -325,7 +330,7 @@ STATEMENTS = (
         "Corollary A.3",
         "Under the power law $k = \\tilde O((ns)^{1/\\alpha})$; all but $\\tilde O(n p_{>k}^2)$ features "
         "that are seen are recovered.",
-        "$\\alpha \\ge 1 + c$",
+        "$\\alpha \\ge 1 + \\text{const}$",
         R,
         "noiseless#cor-a3",
         "04_noiseless",
@@ -334,7 +339,7 @@ STATEMENTS = (
     Statement(
         "Theorem 2",
         "Without noise $L_D \\lesssim p_{>k}$ up to logarithms, $\\tilde O(s(\\ln^2 d/(ns))^{1-1/\\alpha})$.",
-        "as Lemma A.1; the rate for $\\alpha \\ge 1 + c$",
+        "as Lemma A.1; the rate for $\\alpha \\ge 1 + \\text{const}$",
         R,
         "noiseless#thm-2",
         "04_noiseless",
@@ -370,7 +375,7 @@ STATEMENTS = (
     Statement(
         "Corollary B.3",
         "Under the power law the same, with $k = \\tilde O((ns)^{1/\\alpha})$.",
-        "$\\alpha \\ge 2 + c$",
+        "$\\alpha \\ge 2 + \\text{const}$",
         R,
         "noisy#cor-b3",
         "05_noisy",
@@ -379,7 +384,7 @@ STATEMENTS = (
     Statement(
         "Theorem 4",
         "With noise $L_D \\lesssim \\sigma^2 k/n$ plus the unseen part, up to logarithms.",
-        "$p_{>k} \\le c/\\sqrt n$; the rate for $\\alpha \\ge 2 + c$",
+        "$p_{>k} \\le c_0/\\sqrt n$; the rate for $\\alpha \\ge 2 + \\text{const}$",
         R,
         "noisy#thm-4",
         "05_noisy",
