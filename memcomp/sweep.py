@@ -21,6 +21,8 @@ import yaml
 
 from memcomp import batch, experiments, records
 
+RESUBMIT_SECONDS = 30  # how often a sweep on Slurm looks whether one of its jobs has ended
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -177,7 +179,11 @@ def _visible(number):
     return allowed.split(",")[number] if allowed else str(number)
 
 
+@contextlib.contextmanager
 def _slurm_cluster(path):
+    """Yield a Dask cluster of Slurm jobs; a job that ends before the cluster does is followed by another."""
+    from tornado.ioloop import PeriodicCallback
+
     with patch("dask.config.ensure_file"):  # else the import writes a file of settings into ~/.config
         from dask_jobqueue import SLURMCluster
         from dask_jobqueue.core import Job, JobQueueCluster
@@ -199,9 +205,15 @@ def _slurm_cluster(path):
     # The dashboard stays on this machine; look at it through a tunnel.
     scheduler = {"dashboard_address": "127.0.0.1:0"} | options.pop("scheduler_options", {})
     options = {"cores": 1, "processes": 1, "log_directory": str(logs)} | options
-    running = SLURMCluster(scheduler_options=scheduler, **options)
-    running.scale(jobs=jobs)
-    return running
+    with SLURMCluster(scheduler_options=scheduler, **options) as running:
+        running.scale(jobs=jobs)
+        # Dask forgets a worker that is gone, but submits a new job only when it is asked for workers again.
+        ask = PeriodicCallback(lambda: running.scale(jobs=jobs), 1000 * RESUBMIT_SECONDS)
+        running.loop.add_callback(ask.start)
+        try:
+            yield running
+        finally:
+            running.loop.add_callback(ask.stop)
 
 
 @dataclass(frozen=True)

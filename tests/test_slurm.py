@@ -6,12 +6,15 @@ Runs as root where Debian's slurm-wlm and munge are installed, and skips with a 
 import os
 import shutil
 import subprocess
+import threading
 import time
 
+import dask
 import pytest
 import yaml
 from test_sweep import project, scheduler  # noqa: F401
 
+from memcomp import sweep
 from memcomp.__main__ import main
 
 NEEDED = ("sbatch", "slurmctld", "slurmd", "munged", "mungekey")
@@ -94,27 +97,60 @@ def _out(*command):
     return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
 
 
+def _no_jobs_are_left():
+    deadline = time.monotonic() + 60
+    while (left := _out("squeue", "-h").strip()) and time.monotonic() < deadline:
+        time.sleep(1)
+    return not left
+
+
+OPTIONS = {
+    "jobs": 2,
+    "queue": "small",
+    "cores": 1,
+    "processes": 1,
+    "memory": "1GB",
+    "walltime": "00:10:00",
+    "interface": "lo",
+}
+
+
 def test_a_sweep_runs_as_slurm_jobs_that_end_with_it(slurm, project):  # noqa: F811
-    options = {
-        "jobs": 2,
-        "queue": "small",
-        "cores": 1,
-        "processes": 1,
-        "memory": "1GB",
-        "walltime": "00:10:00",
-        "interface": "lo",
-    }
-    (project.folder / "slurm.yaml").write_text(yaml.safe_dump(options))
+    (project.folder / "slurm.yaml").write_text(yaml.safe_dump(OPTIONS))
     code = main(["sweep", "toy", "--slurm", "slurm.yaml", "-p", "points", "8", "-p", "seconds", "1.0"])
     out, err = project.capsys.readouterr()
     assert code == 0, err
     assert "8 points, 0 were stored, 8 computed, 0 failed" in out
     assert len(project.records()) == 8
     assert list((project.folder / "runs/slurm").glob("*.out")), "the jobs left no log"
-    deadline = time.monotonic() + 60
-    while _out("squeue", "-h").strip() and time.monotonic() < deadline:
-        time.sleep(1)
-    assert not _out("squeue", "-h").strip(), "jobs outlive the sweep"
+    assert _no_jobs_are_left()
+
+
+def test_jobs_that_end_too_early_are_followed_by_others(slurm, project, monkeypatch):  # noqa: F811
+    """Both jobs are cancelled at work, as when their time is up; the sweep goes on by itself."""
+    (project.folder / "slurm.yaml").write_text(yaml.safe_dump(OPTIONS))
+    monkeypatch.setattr(sweep, "RESUBMIT_SECONDS", 1)
+    cancelled = []
+
+    def cancel():
+        deadline = time.monotonic() + 120
+        while len(project.ledger("end")) < 4 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        cancelled.extend(_out("squeue", "-h", "-o", "%i").split())
+        subprocess.run(["scancel", *cancelled], check=True)
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}):
+        code = main(["sweep", "toy", "--slurm", "slurm.yaml", "-p", "points", "12", "-p", "seconds", "1.0"])
+    thread.join()
+    out, err = project.capsys.readouterr()
+    assert code == 0, err
+    assert len(cancelled) == 2
+    assert "12 points, 0 were stored, 12 computed, 0 failed" in out
+    assert len(project.records()) == 12
+    assert len(project.ledger("start")) - 12 <= 2, "a cancelled job costs the point that it was computing"
+    assert _no_jobs_are_left()
 
 
 def test_an_option_that_slurm_clusters_do_not_know_is_refused(slurm, project):  # noqa: F811
