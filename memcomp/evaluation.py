@@ -5,6 +5,7 @@ as it is composed: each image is encoded once, and a triplet is three additions.
 """
 
 import contextlib
+import copy
 
 import numpy as np
 import torch
@@ -77,6 +78,30 @@ def mse(model, images, triplets, targets, factorised=True):
         raise ValueError(f"targets have shape {np.shape(targets)}; expected ({len(triplets)},)")
     error = predict(model, images, triplets, factorised).astype(np.float64) - targets
     return float(np.mean(error**2))
+
+
+def predict_in_training_mode(model, images, triplets, batch_size):
+    """Return the outputs that a network has while it is trained: batches normalized by their own statistics.
+
+    Parameters
+    ----------
+    model, images, triplets
+        As in :func:`predict`. The model is not changed.
+    batch_size : int
+        Size of a batch, to within what divides the triplets evenly. Batches are taken in order, so shuffle
+        the triplets if the batches shall be mixed.
+
+    Returns
+    -------
+    ndarray, float32, shape (M,)
+    """
+    model = copy.deepcopy(model).train()  # whose running statistics may move
+    device = next(model.parameters()).device
+    pool = torch.as_tensor(np.ascontiguousarray(images)).to(device)
+    batches = np.array_split(np.asarray(triplets, dtype=np.int64), max(1, len(triplets) // batch_size))
+    with torch.inference_mode():
+        outputs = [model(scaled(pool[torch.as_tensor(batch).to(device)])).cpu() for batch in batches]
+    return torch.cat(outputs).numpy()
 
 
 def contributions(model, images, base, factorised=True):

@@ -24,6 +24,7 @@ def fit(
     lr=1e-4,
     optimizer="adam",
     weight_decay=0.0,
+    decayed="all",
     schedule="constant",
     warmup=0,
     seed=0,
@@ -54,6 +55,9 @@ def fit(
     optimizer : {"adam", "adamw"}
         With ``adam``, weight decay is an L2 term in the gradient; with ``adamw`` it is decoupled.
     weight_decay : float
+    decayed : {"all", "conv", "other"}
+        Weights that decay: all of them, only those of convolutions (whose scale does not matter where batch
+        normalization follows), or only the others.
     schedule : {"constant", "cosine"}
         Learning rate over the steps: constant, or a half cosine down to 0.
     warmup : int
@@ -82,7 +86,8 @@ def fit(
     NonFiniteLoss
         If the loss overflows or becomes undefined.
     ValueError
-        For an unknown optimizer or schedule, shapes that do not fit, or a batch larger than the data set.
+        For an unknown optimizer, schedule or group of decayed weights, shapes that do not fit, or a batch
+        larger than the data set.
 
     Notes
     -----
@@ -94,7 +99,7 @@ def fit(
     if cuda_graph and device.type != "cuda":
         raise ValueError(f"cuda_graph needs a CUDA device, not {device}")
     model = model.to(device).train()
-    update = _optimizer(optimizer, model.parameters(), lr, weight_decay, device)
+    update = _optimizer(optimizer, _groups(model, weight_decay, decayed), lr, device)
     pool, triplets, targets = _to_device(images, triplets, targets, device)
     generator = torch.Generator().manual_seed(seed)
 
@@ -154,7 +159,7 @@ def fit_additive(
     readout, offset = last.weight[0].detach().clone(), last.bias.detach().clone()
     for parameter in (weights, readout, offset):
         parameter.grad = torch.zeros_like(parameter)
-    update = _optimizer("adam", (weights, readout, offset), lr, 0.0, cpu)
+    update = _optimizer("adam", (weights, readout, offset), lr, cpu)
     generator = torch.Generator().manual_seed(seed)
     x = torch.empty(3 * batch_size, pool.shape[1])
     units = torch.empty(3 * batch_size, len(readout))
@@ -235,13 +240,30 @@ def _rates(lr, schedule, warmup, steps):
     return rates * np.minimum(1, (now + 1) / (warmup + 1))
 
 
-def _optimizer(name, parameters, lr, weight_decay, device):
+def _groups(model, weight_decay, decayed):
+    """Return the model's parameters in groups, each with its weight decay."""
+    if decayed not in ("all", "conv", "other"):
+        raise ValueError(f"decayed is {decayed!r}; choose 'all', 'conv' or 'other'")
+    if decayed == "all":
+        return [{"params": list(model.parameters()), "weight_decay": weight_decay}]
+    conv = [m.weight for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+    chosen = {id(weight) for weight in conv}
+    other = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    groups = {"conv": conv, "other": other}
+    return [
+        {"params": params, "weight_decay": weight_decay if name == decayed else 0.0}
+        for name, params in groups.items()
+    ]
+
+
+def _optimizer(name, parameters, lr, device):
     if name not in ("adam", "adamw"):
         raise ValueError(f"unknown optimizer {name!r}; choose 'adam' or 'adamw'")
     kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
     if device.type == "cuda":  # a rate on the device may change under a recorded graph
         lr = torch.tensor(lr, device=device)
-    return kind(parameters, lr=lr, weight_decay=weight_decay, fused=True, capturable=device.type == "cuda")
+    # AdamW's own default is a decay of 0.01.
+    return kind(parameters, lr=lr, weight_decay=0.0, fused=True, capturable=device.type == "cuda")
 
 
 def _set_rate(update, rate):

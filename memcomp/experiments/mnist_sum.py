@@ -205,6 +205,26 @@ def train(config, device="cpu", data_root=None, progress=True):
         See :func:`memcomp.training.fit`.
     """
     pool, labels, rows = training_set(config, data_root)
+    targets = triplets.targets(labels, rows, config.weights)
+    name = f"{config.architecture}, {config.nines} nines, seed {config.seed}"
+    return fit(config, pool, rows, targets, name, device, progress)
+
+
+def fit(config, pool, rows, targets, name, device="cpu", progress=True, **more):
+    """Build the network that a config describes, and train it as the config says.
+
+    Parameters
+    ----------
+    config
+        Has the attributes of :class:`Config` that say how to build and train.
+    pool, rows, targets, name, device, progress, **more
+        See :func:`memcomp.training.fit`.
+
+    Returns
+    -------
+    model : torch.nn.Module
+    history : dict
+    """
     model = models.build(
         config.architecture, config.width, seed=config.seed, stem=config.stem, normalise=config.normalise
     )
@@ -216,10 +236,11 @@ def train(config, device="cpu", data_root=None, progress=True):
         model,
         pool,
         rows,
-        triplets.targets(labels, rows, config.weights),
+        targets,
         **{name: getattr(config, name) for name in options},
+        **more,
         device=device,
-        name=f"{config.architecture}, {config.nines} nines, seed {config.seed}",
+        name=name,
         progress=progress,
     )
     return model, history
