@@ -116,12 +116,21 @@ def _sweep(arguments):
         for grid in found:
             seconds, source = sweep.estimate(grid)
             missing = len(grid.missing())
+            cost = "hours unknown here"
+            if seconds is not None:
+                cost = f"about {seconds / workers / 3600:.2f} h on {workers} workers of this device"
             print(
                 f"{grid.experiment}: {len(grid.configs)} points, {len(grid.configs) - missing} stored, "
-                f"{missing} missing; about {seconds / workers / 3600:.2f} h on {workers} workers of this "
-                f"device ({source})"
+                f"{missing} missing; {cost} ({source})"
             )
         return 0
+    here = not (arguments.scheduler or arguments.slurm)
+    for grid in found:
+        if here and (arguments.fresh or grid.missing()) and grid.lacks_gpu():
+            raise ValueError(
+                f"the points of {grid.experiment} ask for {sweep.NO_GPU}. Use the workers of a machine that "
+                "has one (--scheduler, --slurm), or train on the CPU: -p device cpu"
+            )
     failed = []
     with sweep.cluster(arguments.workers, arguments.scheduler, arguments.slurm, arguments.per_gpu) as client:
         print(f"dashboard: {client.dashboard_link}", flush=True)

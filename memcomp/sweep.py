@@ -23,6 +23,8 @@ from memcomp import batch, experiments, records
 
 RESUBMIT_SECONDS = 30  # how often a sweep on Slurm looks whether one of its jobs has ended
 
+NO_GPU = "device: cuda, and this machine shows no GPU"
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -34,8 +36,8 @@ class Grid:
         Name of the experiment.
     profile : str
         Folder of its records.
-    run : callable
-        What computes a point; takes its config.
+    run : functools.partial
+        What computes a point: the experiment with the chapter's parameters that do not belong to the point.
     configs : dict of str to config
         The points by key.
     work : callable
@@ -47,6 +49,10 @@ class Grid:
     run: object
     configs: dict
     work: object
+
+    def lacks_gpu(self):
+        """Return whether the points ask for a GPU and this machine shows none."""
+        return str(self.run.keywords.get("device")).startswith("cuda") and not gpus()
 
     def folder(self):
         """Return the folder of this grid's records."""
@@ -327,11 +333,13 @@ def estimate(grid):
 
     Returns
     -------
-    seconds : float
-        Of one worker; workers side by side share them.
+    seconds : float or None
+        Of one worker; workers side by side share them. None if the points need a GPU and there is none here.
     source : str
-        What the estimate rests on: stored records of this device, or a short run made for the purpose.
+        What the estimate rests on: stored records of this device, or short runs made for the purpose.
     """
+    if grid.missing() and grid.lacks_gpu():
+        return None, NO_GPU
     todo = [grid.configs[key] for key in grid.missing()]
     if not todo:
         return 0.0, "nothing is missing"
@@ -340,12 +348,18 @@ def estimate(grid):
     known = [one for folder in folders for one in records.load(grid.experiment, folder.parent.name)]
     known = [one for one in known if one["provenance"]["device"] == here]
     if known:
-        seconds = sum(one["provenance"]["seconds"] for one in known)
-        work = sum(grid.work(type(todo[0])(**one["config"])) for one in known)
-        return seconds / work * sum(map(grid.work, todo)), f"{len(known)} records of this device"
-    # Fixed costs, evaluation among them, then count for every epoch: rather too much than too little.
-    short = dataclasses.replace(todo[0], epochs=1)
+        # The fastest, because a machine that was busy with something else makes a record slow.
+        rate = min(one["provenance"]["seconds"] / grid.work(type(todo[0])(**one["config"])) for one in known)
+        return rate * sum(map(grid.work, todo)), f"the fastest of {len(known)} records of this device"
+    # The first run loads libraries and data; the difference of the others is what an epoch costs.
+    first, second = (dataclasses.replace(todo[0], epochs=epochs) for epochs in (1, 2))
+    _, once, twice = (_seconds(grid.run, config) for config in (first, first, second))
+    epoch = max(twice - once, 0)
+    trained = epoch * sum(map(grid.work, todo)) / grid.work(first)
+    return trained + len(todo) * (once - epoch), "one and two epochs of the first point"
+
+
+def _seconds(run, config):
     started = time.perf_counter()
-    grid.run(short)
-    seconds = time.perf_counter() - started
-    return seconds / grid.work(short) * sum(map(grid.work, todo)), "one epoch of the first point"
+    run(config)
+    return time.perf_counter() - started

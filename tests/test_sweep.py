@@ -1,5 +1,7 @@
 """`memcomp sweep`: nothing finished is lost, nothing is computed twice without need, failures are told."""
 
+import dataclasses
+import functools
 import json
 import os
 import signal
@@ -8,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -296,15 +299,61 @@ def test_dry_run_counts_estimates_and_computes_nothing(project):
     hours, workers = float(out.split("about ")[1].split()[0]), sweep.default_workers()
     assert 1.9 < hours * workers < 2.4
     assert f"on {workers} workers" in out
-    assert "4 records of this device" in out
+    assert "the fastest of 4 records of this device" in out
     assert len(project.ledger("start")) == starts
 
 
 def test_dry_run_on_a_new_device_measures_a_short_run(project):
     code, out, err = project.sweep("--dry-run")
     assert code == 0, err
-    assert "one epoch of the first point" in out
+    assert "one and two epochs of the first point" in out
     assert not (project.folder / "results").exists()
+
+
+def test_an_estimate_tells_fixed_costs_from_epochs(project, monkeypatch):
+    """Libraries take 20 s once, a point 3 s and 0.5 s an epoch: 4 points of 11 epochs take 34 s."""
+    (grid,) = sweep.grids("01_toy", given={"points": "4"})
+    ran, clock = [], [0.0]
+    monkeypatch.setattr(sweep, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def run(config):
+        clock[0] += 3 + 0.5 * config.epochs + (0 if ran else 20)
+        ran.append(config.epochs)
+
+    configs = {key: dataclasses.replace(one, epochs=11) for key, one in grid.configs.items()}
+    seconds, _ = sweep.estimate(dataclasses.replace(grid, run=functools.partial(run), configs=configs))
+    assert seconds == pytest.approx(4 * (3 + 11 * 0.5))
+    assert sum(ran) == 4
+
+
+def test_points_for_a_gpu_are_refused_where_there_is_none(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path))
+    monkeypatch.setattr(sweep, "gpus", lambda: 0)
+    assert main(["sweep", "08", "--profile", "paper"]) == 2
+    assert "-p device cpu" in capsys.readouterr().err
+    assert main(["sweep", "08", "--profile", "paper", "--dry-run"]) == 0
+    assert "0 stored, 8000 missing; hours unknown here (device: cuda" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_each_worker_sees_only_its_own_gpu(monkeypatch):
+    """No GPU is needed for this: a worker is told by a variable which one is its own."""
+    monkeypatch.setattr(sweep, "gpus", lambda: 2)
+    assert sweep.default_workers() == 2
+    assert sweep.default_workers(per_gpu=3) == 6
+    assert sweep.default_workers(workers=5, per_gpu=3) == 5
+    for allowed, seen in ((None, {"0": 2, "1": 2}), ("5,GPU-7f", {"5": 1, "GPU-7f": 1})):
+        if allowed is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+        with sweep.cluster(per_gpu=max(seen.values())) as client:
+            client.wait_for_workers(sum(seen.values()))
+            found = client.run(lambda: __import__("os").environ["CUDA_VISIBLE_DEVICES"])
+            threads = client.nthreads()
+        assert Counter(found.values()) == seen
+        assert set(threads.values()) == {1}
 
 
 @pytest.mark.slow
