@@ -136,7 +136,10 @@ def test_statement_is_stated_in_the_book(place):
     assert f":label: {label}\n" in text
     table = (REPOSITORY / "book" / "theory" / "statements.md").read_text(encoding="utf-8")
     statement = theory.STATEMENTS[place]
-    assert f"`{statement.number} <{label}>`\n  - {statement.says}\n  - {statement.condition}\n" in table
+    assert (
+        f"`{statement.source} <{label}>`\n  - {statement.says}\n\n    *Condition:* {statement.condition}.\n"
+        in table
+    )
 
 
 def test_unknown_chapter_is_refused():

@@ -176,7 +176,7 @@ STATEMENTS = (
         "setting#def-power-law",
         "03_structure",
         _rng_free(lambda: checks.check_power_law(paper_law(2.0), PAPER_N)),
-        lambda: "k = " + _at_scale(lambda law, k, n: str(k)),
+        lambda: "$k$ = " + _at_scale(lambda law, k, n: str(k)),
     ),
     Statement(
         "Claim 1",
@@ -186,21 +186,22 @@ STATEMENTS = (
         "setting#claim-1",
         "03_structure",
         _rng_free(lambda: checks.check_tail_mass(paper_law(2.0), 17)),
-        lambda: "Σ p_i / s = " + _at_scale(lambda law, k, n: f"{law.p.sum() / law.s:.2f}"),
+        lambda: "$\\sum p_i/s$ = " + _at_scale(lambda law, k, n: f"{law.p.sum() / law.s:.2f}"),
     ),
     Statement(
         "Lemma C.1",
-        "$1 - S \\le \\prod (1 - p_i) \\le 1 - S + S^2/2$ with $S = \\sum p_i$.",
+        "$\\prod (1 - p_i)$ lies between $1 - S$ and $1 - S + S^2/2$, with $S = \\sum p_i$.",
         "none (any $S$)",
         R,
         "structure#lem-c1",
         "03_structure",
         lambda rng: checks.check_bonferroni(paper_law(2.0), 17, rng),
-        lambda: "S = p_>k = " + _at_scale(lambda law, k, n: f"{law.p[k:].sum():.2f}"),
+        lambda: "$S = p_{>k}$ = " + _at_scale(lambda law, k, n: f"{law.p[k:].sum():.2f}"),
     ),
     Statement(
         "Lemma C.6",
-        "Chernoff: $P(N \\ge (1+\\delta)\\mu) \\le e^{-\\delta^2\\mu/(2+\\delta)}$, and likewise below.",
+        "Chernoff: $P(N \\ge (1+\\delta)\\mu)$ is at most $e^{-\\delta^2\\mu/(2+\\delta)}$, "
+        "and likewise below.",
         "independent 0/1 terms",
         R,
         "structure#lem-c6",
@@ -209,7 +210,7 @@ STATEMENTS = (
     ),
     Statement(
         "Lemma C.5",
-        "Matrix Bernstein: $E\\|W - EW\\| \\le \\sqrt{2v\\ln\\nu} + R\\ln(\\nu)/3$, and the tail.",
+        "Matrix Bernstein: $E\\|W - EW\\|$ is at most $\\sqrt{2v\\ln\\nu} + R\\ln(\\nu)/3$, and the tail.",
         "$W$ a sum of independent matrices, each within $R$ of its mean",
         P,
         "structure#lem-c5",
@@ -218,7 +219,7 @@ STATEMENTS = (
     ),
     Statement(
         "Lemma C.3",
-        "$\\|x\\|^2 \\le S + C(\\sqrt{S\\log n} + \\log n)$ for all $n$ samples, $S = \\sum p_i$.",
+        "$\\|x\\|^2$ is at most $S + C(\\sqrt{S\\log n} + \\log n)$ for all $n$ samples, $S = \\sum p_i$.",
         "none",
         R,
         "structure#lem-c3",
@@ -228,7 +229,7 @@ STATEMENTS = (
     ),
     Statement(
         "Lemma C.4",
-        "$E(\\tilde x\\tilde x^\\top)^2 = \\mathrm{diag}(k - 1 + 1/p_i)$ on the common features.",
+        "$E(\\tilde x\\tilde x^\\top)^2$ is $\\mathrm{diag}(k - 1 + 1/p_i)$ on the common features.",
         "none",
         L,
         "structure#lem-c4",
@@ -237,8 +238,8 @@ STATEMENTS = (
     ),
     Statement(
         "Lemma C.2",
-        "$\\|n^{-1}\\Sigma^{-1/2}X^\\top X\\Sigma^{-1/2} - I\\| \\lesssim \\sqrt{(k + 1/p_k)\\log d/n}$ "
-        "on the common features, so $X$ has rank $k$ there.",
+        "On the common features $\\|n^{-1}\\Sigma^{-1/2}X^\\top X\\Sigma^{-1/2} - I\\|$ is at most about "
+        "$\\sqrt{(k + 1/p_k)\\log d/n}$, so $X$ has rank $k$ there.",
         "$n p_k$ at least a power of $\\log d$",
         R,
         "structure#lem-c2",
@@ -284,7 +285,7 @@ STATEMENTS = (
         "structure#lem-b1",
         "03_structure",
         _make(checks.check_no_double_row, 3.0, n=100),
-        lambda: "P = " + _at_scale(lambda law, k, n: f"{predictions.no_double_row(law.p, k, n):.2f}"),
+        lambda: "P(event) = " + _at_scale(lambda law, k, n: f"{predictions.no_double_row(law.p, k, n):.2f}"),
     ),
     Statement(
         "Estimator",
@@ -347,7 +348,7 @@ STATEMENTS = (
             _make(checks.check_test_loss, 1.5, n=PAPER_N)(rng) + _make(checks.check_rate, 2.0, d=200_000)(rng)
         ),
         lambda: (
-            "L_D / floor = "
+            "$L_D$ / floor = "
             + _at_scale(
                 lambda law, k, n: f"{_loss_over_floor(law, n):.3g}",
             )
@@ -393,7 +394,7 @@ STATEMENTS = (
             + _make(checks.check_noisy_rate, 2.5, d=100_000)(rng)
         ),
         lambda: (
-            "V / (k/n), tree formula = "
+            "$V/(k/n)$, tree formula = "
             + _at_scale(lambda law, k, n: f"{predictions.noise_tree(law.p, n) * n / k:.1f}")
         ),
     ),
@@ -406,7 +407,7 @@ STATEMENTS = (
         "05_noisy",
         _make(checks.check_noisy_ood_loss, 2.5, n=PAPER_N),
         lambda: (
-            "price of a feature / σ² = "
+            "price of a feature / $\\sigma^2$ = "
             + _at_scale(lambda law, k, n: f"{predictions.ood_noise_price(law.p, k, n):.2f}")
         ),
     ),
@@ -474,12 +475,16 @@ class Results(tuple):
         rows = []
         for result in self:
             s, mark = result.statement, "holds" if result.holds else "fails"
-            cells = (s.remark() or "–", result.summary or "–", f'<span class="verdict {mark}">{mark}</span>')
+            cells = (
+                _typeset(s.remark()) or "–",
+                result.summary or "–",
+                f'<span class="verdict {mark}">{mark}</span>',
+            )
             # The notebooks' pages and the theory's pages lie in sibling folders.
             proof = "../book/theory/" + s.proof.replace("#", ".html#")
             rows.append(
                 f'<tr class="{mark}"><th scope="row">'
-                f'<span class="statement"><a href="{proof}">{s.number}</a>. {_typeset(s.says)}</span> '
+                f'<span class="statement"><a href="{proof}">{s.source}</a>. {_typeset(s.says)}</span> '
                 f'<span class="source">Condition: {_typeset(s.condition)}. Source: {s.origin}. '
                 f"Checked in chapter {s.chapter[:2]}.</span></th>"
                 + "".join(f'<td data-label="{name}">{cell}</td>' for name, cell in zip(head, cells))
@@ -489,6 +494,8 @@ class Results(tuple):
         return (
             '<table class="memcomp-claims"><caption>What the checks of each statement found. A bound is '
             "compared with the measured value; the sharp form is this book's.</caption>\n"
+            '<colgroup><col style="width: 46%"><col style="width: 24%"><col style="width: 19%">'
+            '<col style="width: 11%"></colgroup>\n'
             f"<thead><tr>{columns}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
         )
 
