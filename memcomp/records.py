@@ -778,6 +778,16 @@ def _cores():
     return CPU_COUNT
 
 
+DASK = {
+    # A worker that dies is replaced and its point tried again, three times in all.
+    "distributed.scheduler.allowed-failures": 2,
+    # Dask has the C library give back memory at once, and every step of training asks for it again: a third
+    # of a small network's time.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+}
+"""Settings of Dask for clusters that compute records."""
+
+
 @contextlib.contextmanager
 def _local_cluster(n_workers):
     """Yield a client of one-thread worker processes on this machine; they end with it or with us."""
@@ -785,7 +795,7 @@ def _local_cluster(n_workers):
     from dask.distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
-        settings = {"distributed.scheduler.allowed-failures": 2}
+        settings = dict(DASK)
         if (repository := _repository()) is not None:  # else Dask's workers leave their folders in /tmp
             settings["temporary-directory"] = str(repository / "runs")
         stack.enter_context(dask.config.set(settings))

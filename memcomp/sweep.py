@@ -12,6 +12,7 @@ import inspect
 import json
 import logging
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,11 +127,7 @@ def cluster(workers=None, scheduler=None, slurm=None, per_gpu=1):
     from dask.distributed import Client
 
     with contextlib.ExitStack() as stack:
-        settings = {
-            # A worker that dies is replaced and its point tried again, three times in all.
-            "distributed.scheduler.allowed-failures": 2,
-            "temporary-directory": str(batch.project() / "runs"),  # not /tmp
-        }
+        settings = records.DASK | {"temporary-directory": str(batch.project() / "runs")}  # not /tmp
         stack.enter_context(dask.config.set(settings))
         if scheduler:
             address = scheduler
@@ -211,6 +208,9 @@ def _slurm_cluster(path):
     # The dashboard stays on this machine; look at it through a tunnel.
     scheduler = {"dashboard_address": "127.0.0.1:0"} | options.pop("scheduler_options", {})
     options = {"cores": 1, "processes": 1, "log_directory": str(logs)} | options
+    # What `records.DASK` does for workers on this machine; a job reads its own settings of Dask.
+    keep = "export MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=33554432"
+    options["job_script_prologue"] = [keep, *options.get("job_script_prologue", ())]
     with SLURMCluster(scheduler_options=scheduler, **options) as running:
         running.scale(jobs=jobs)
         # Dask forgets a worker that is gone, but submits a new job only when it is asked for workers again.
@@ -344,13 +344,14 @@ def estimate(grid):
     if not todo:
         return 0.0, "nothing is missing"
     here = records.device_name("cuda" if gpus() else "cpu")
-    folders = records.results_root().glob(f"*/{grid.experiment}")
-    known = [one for folder in folders for one in records.load(grid.experiment, folder.parent.name)]
+    # Of this profile only: others have other networks.
+    known = records.load(grid.experiment, grid.profile, version=records.identify(grid.run)[1])
     known = [one for one in known if one["provenance"]["device"] == here]
     if known:
         # The fastest, because a machine that was busy with something else makes a record slow.
         rate = min(one["provenance"]["seconds"] / grid.work(type(todo[0])(**one["config"])) for one in known)
         return rate * sum(map(grid.work, todo)), f"the fastest of {len(known)} records of this device"
+    print(f"{grid.experiment}: training one and two epochs to measure", file=sys.stderr, flush=True)
     # The first run loads libraries and data; the difference of the others is what an epoch costs.
     first, second = (dataclasses.replace(todo[0], epochs=epochs) for epochs in (1, 2))
     _, once, twice = (_seconds(grid.run, config) for config in (first, first, second))
