@@ -1,6 +1,7 @@
 """Experiments: their grids, their data, and what a point returns."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -357,3 +358,20 @@ def test_training_mode_uses_the_statistics_of_each_batch():
         expected = torch.cat([model(batch) for batch in batches])
     assert found == pytest.approx(expected.numpy(), rel=1e-5)
     assert not np.allclose(found, evaluation.predict(model, pool, rows), atol=1e-3)
+
+
+@pytest.mark.skipif("MEMCOMP_DATA" not in os.environ, reason="MEMCOMP_DATA is not set: no real data sets")
+@pytest.mark.parametrize(("drawings", "size", "tests"), [(1, 40_003, 22_500), (10, 40_033, 50_000)])
+def test_omniglot_real_sets_have_the_papers_sizes(drawings, size, tests):
+    config = omniglot.Config("sum", 0.0, 0, drawings=drawings)
+    data = omniglot.training_set(config)
+    assert data.rows.shape == (size, 3)
+    assert (np.bincount(data.rows.ravel(), minlength=len(data.images))[data.glyphs] == 1).all()
+    law = triplets.zipf_counts(120_000)
+    assert (law - np.bincount(data.labels[data.rows[data.rows < 60_000]])).sum() == 1
+    test = omniglot.held_out(config, data)
+    assert test.rows.shape == (3, tests, 3)
+    known = {image.tobytes() for image in data.images[:60_000]}
+    assert not {test.images[i].tobytes() for i in test.digits} & known
+    drawn, _ = images.load("omniglot")
+    assert {image.tobytes() for image in data.images[data.glyphs]} <= {image.tobytes() for image in drawn}
