@@ -76,6 +76,18 @@ def test_run_fails_if_one_chapter_fails_and_names_its_log(monkeypatch, capsys, t
     assert "06_linear: ValueError: no\n  log: 06.log" in err
 
 
+def test_run_fails_if_records_are_missing_afterwards(monkeypatch, capsys, tmp_path):
+    """A notebook that ran through and stored nothing is no success."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path / "empty"))
+    outcome = batch.Outcome("07_gaussian", None, 3.2, tmp_path / "07.ipynb", tmp_path / "07.log")
+    monkeypatch.setattr(batch, "run", lambda *_: iter([outcome]))
+    assert main(["run", "07"]) == 1
+    out, err = capsys.readouterr()
+    assert "0 of 1 chapters done" in out
+    assert "07_gaussian: records are missing afterwards: 30 of gaussian" in err
+
+
 def test_a_chapter_that_trains_nothing_has_nothing_to_sweep(capsys):
     assert main(["sweep", "01"]) == 0
     assert "trains nothing" in capsys.readouterr().out

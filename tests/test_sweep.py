@@ -316,6 +316,7 @@ def test_an_estimate_tells_fixed_costs_from_epochs(project, monkeypatch):
     ran, clock = [], [0.0]
     monkeypatch.setattr(sweep, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
+    @records.experiment("toy", version=1)
     def run(config):
         clock[0] += 3 + 0.5 * config.epochs + (0 if ran else 20)
         ran.append(config.epochs)
