@@ -98,7 +98,7 @@ def _out(*command):
 
 
 def _no_jobs_are_left():
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while (left := _out("squeue", "-h").strip()) and time.monotonic() < deadline:
         time.sleep(1)
     return not left
