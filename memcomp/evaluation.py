@@ -10,7 +10,7 @@ import copy
 import numpy as np
 import torch
 
-from memcomp.models import Composing
+from memcomp.models import Attention, Composing
 from memcomp.training import scaled
 
 _CHUNK = 1 << 22  # numbers held at a time
@@ -26,7 +26,7 @@ def predict(model, images, triplets, factorised=True):
     images : ndarray, uint8 (N, 28, 28) or float32 (N, dim)
         The pool. Bytes are divided by 255.
     triplets : ndarray, int, shape (M, 3)
-        Indices into the pool.
+        Indices into the pool. Another number than 3 where the architecture takes it.
     factorised : bool
         Encode each image once where the architecture allows. ``False`` runs every triplet through the model.
 
@@ -38,7 +38,7 @@ def predict(model, images, triplets, factorised=True):
     triplets = np.asarray(triplets)
     output = torch.empty(len(triplets))
     with _evaluating(model):
-        if factorised and isinstance(model, Composing):
+        if factorised and isinstance(model, Composing) and triplets.shape[1] == 3:
             used = np.zeros(len(images), dtype=bool)
             used[triplets] = True
             parts = _parts(model, torch.as_tensor(images[used]).to(device))
@@ -46,6 +46,13 @@ def predict(model, images, triplets, factorised=True):
             for rows in torch.arange(len(triplets)).split(max(1, _CHUNK // parts.shape[-1])):
                 total = sum(parts[position, places[rows, position]] for position in range(3))
                 output[rows] = model.finish(total).cpu()
+        elif factorised and isinstance(model, Attention):
+            used, places = np.unique(triplets, return_inverse=True)
+            pool = torch.as_tensor(images[used]).to(device)
+            features = torch.cat([model.encode(scaled(chunk)) for chunk in pool.split(1024)])
+            places = torch.as_tensor(places.reshape(triplets.shape)).to(device)
+            for rows in torch.arange(len(triplets)).split(4096):
+                output[rows] = model.join(features[places[rows]]).cpu()
         else:
             pool = torch.as_tensor(np.ascontiguousarray(images)).to(device)
             for rows in torch.arange(len(triplets)).split(1024):

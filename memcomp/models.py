@@ -3,6 +3,9 @@
 ``sum``, ``linear`` and ``two_layer`` look at each image on its own, through one shared encoder, and combine
 what they find; ``cross_channel`` mixes the three images from its first convolution on. ``gaussian`` is the
 additive two-layer network of appendix D.1, for vectors in place of images.
+
+Beyond the paper: ``after_1`` to ``after_4`` mix the images between those two extremes, and ``deep_sets`` and
+``attention`` are heads that learn how to join what was found.
 """
 
 import torch
@@ -10,7 +13,10 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
-ARCHITECTURES = ("sum", "linear", "two_layer", "cross_channel", "gaussian")
+ARCHITECTURES = (
+    *("sum", "linear", "two_layer", "cross_channel", "gaussian"),
+    *("after_1", "after_2", "after_3", "after_4", "deep_sets", "attention"),
+)
 
 
 def build(
@@ -23,15 +29,20 @@ def build(
     normalise="together",
     rewrite=True,
     dim=100,
+    vectors=False,
 ):
     """Build a network for triplets.
 
     Parameters
     ----------
-    architecture : {"sum", "linear", "two_layer", "cross_channel", "gaussian"}
+    architecture : str
         ``sum`` adds three outputs of one ResNet-18; ``linear`` and ``two_layer`` put one linear layer, or two
         with a ReLU between, on the three concatenated feature vectors; ``cross_channel`` is a ResNet-18 with
         the three images as its colour channels; ``gaussian`` adds three outputs of a two-layer network.
+
+        ``after_1`` … ``after_4`` encode each image on its own up to that stage of a ResNet-18, join the three
+        maps by a 1×1 convolution and go on together; ``deep_sets`` puts two layers on the sum of the feature
+        vectors (Zaheer et al., 2017), ``attention`` a transformer layer on the set of them.
     width : int
         Channels of the first stage; torchvision's ResNet-18 has 64, and features are ``8 * width`` long. For
         ``gaussian``: number of hidden units, which the paper does not give.
@@ -41,26 +52,32 @@ def build(
         ``imagenet`` is torchvision's 7×7 convolution of stride 2 and max-pooling; ``small`` a 3×3 convolution
         of stride 1. The paper does not say; the first is what "standard ResNet-18" means.
     hidden : int, optional
-        Hidden units of the ``two_layer`` head; default ``8 * width``. The paper does not give it.
+        Hidden units of the heads ``two_layer`` and ``deep_sets``; default ``8 * width``. The paper does not
+        give it.
     normalise : {"together", "apart"}
         How batch normalization sees a batch of B triplets in training: ``together`` encodes the 3·B images in
         one call (statistics over all of them, one update of the running ones), ``apart`` in one call for each
-        position (statistics over B images, three updates).
+        position (statistics over B images, three updates). Only for the paper's composing heads and
+        ``deep_sets``.
     rewrite : bool
         Compute convolutions on maps of one or two pixels as matrix products: the same function of the same
         parameters, up to rounding, and faster on a CPU.
     dim : int
-        Length of a vector, for ``gaussian``.
+        Length of a vector, for ``gaussian`` and ``vectors``.
+    vectors : bool
+        Take vectors in place of images, and encode them by one layer in place of a ResNet-18. Not for
+        architectures that mix images before their head.
 
     Returns
     -------
     torch.nn.Module
-        Takes (B, 3, 28, 28), or (B, 3, dim) for ``gaussian``, to (B,).
+        Takes (B, 3, 28, 28), or (B, 3, dim) for ``gaussian`` and ``vectors``, to (B,). ``sum``, ``deep_sets``
+        and ``attention`` take any number of images in place of 3.
 
     Raises
     ------
     ValueError
-        For an unknown architecture, stem or way to normalise.
+        For an unknown architecture, stem or way to normalise, or vectors where they cannot be taken.
 
     Examples
     --------
@@ -72,13 +89,24 @@ def build(
         raise ValueError(f"unknown architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
     if normalise not in ("together", "apart"):
         raise ValueError(f"normalise is {normalise!r}; choose 'together' or 'apart'")
+    mixing = architecture == "cross_channel" or architecture.startswith("after_")
+    if vectors and mixing:
+        raise ValueError(f"{architecture} mixes images before its head; it cannot take vectors")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if architecture == "gaussian":
             return Composing(nn.Sequential(nn.Linear(dim, width), nn.ReLU()), width, "sum")
         if architecture == "cross_channel":
             return CrossChannel(encoder(width, 3, stem, rewrite), 8 * width)
-        return Composing(encoder(width, 1, stem, rewrite), 8 * width, architecture, hidden, normalise)
+        if vectors:
+            own = nn.Sequential(nn.Linear(dim, 8 * width), nn.ReLU())
+        else:
+            own = encoder(width, 1, stem, rewrite)
+        if mixing:
+            return Mixing(own, width, int(architecture[-1]))
+        if architecture == "attention":
+            return Attention(own, 8 * width)
+        return Composing(own, 8 * width, architecture, hidden, normalise)
 
 
 class Composing(nn.Module):
@@ -93,9 +121,9 @@ class Composing(nn.Module):
         Takes one image each, (N, 1, 28, 28), or one vector each, (N, dim), to features (N, F).
     features : int
         F.
-    head : {"sum", "linear", "two_layer"}
+    head : {"sum", "linear", "two_layer", "deep_sets"}
     hidden : int, optional
-        Hidden units of ``two_layer``; default F.
+        Hidden units of ``two_layer`` and ``deep_sets``; default F.
     normalise : {"together", "apart"}
         See :func:`build`.
     """
@@ -105,24 +133,27 @@ class Composing(nn.Module):
         self.encoder = encoder
         self.normalise = normalise
         self.head = head
-        if head == "two_layer":
-            self.first = nn.Linear(3 * features, hidden or features)
+        self.symmetric = head in ("sum", "deep_sets")
+        inputs = features if self.symmetric else 3 * features
+        if head in ("two_layer", "deep_sets"):
+            self.first = nn.Linear(inputs, hidden or features)
             self.last = nn.Linear(hidden or features, 1)
         else:
-            self.first = nn.Linear(features if head == "sum" else 3 * features, 1)
+            self.first = nn.Linear(inputs, 1)
 
     def forward(self, x):
         """Take triplets (B, 3, 28, 28), or (B, 3, dim), to outputs (B,)."""
         if self.normalise == "together":
-            features = self.encode(x.flatten(0, 1)).unflatten(0, (-1, 3))
+            features = self.encode(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         else:
             features = torch.stack([self.encode(images) for images in x.unbind(1)], 1)
         # The head keeps the precision of its weights: sums up to 27 do not survive eight bits.
         with torch.autocast(x.device.type, enabled=False):
             features = features.to(self.first.weight.dtype)
             if self.head == "sum":
-                return self.first(features.sum(1)).squeeze(-1) + 2 * self.first.bias
-            return self.finish(self.first(features.flatten(1)))
+                return self.first(features.sum(1)).squeeze(-1) + (x.shape[1] - 1) * self.first.bias
+            joined = features.sum(1) if self.symmetric else features.flatten(1)
+            return self.finish(self.first(joined))
 
     def encode(self, images):
         """Take single images (N, 28, 28), or vectors (N, dim), to features (N, F)."""
@@ -132,12 +163,86 @@ class Composing(nn.Module):
         """Return what each image adds to the sum at each position: (N, F) to (3, N, H)."""
         if self.head == "sum":
             return self.first(features).expand(3, -1, -1)
+        if self.symmetric:
+            return (features @ self.first.weight.T + self.first.bias / 3).expand(3, -1, -1)
         weights = self.first.weight.unflatten(1, (3, -1)).transpose(0, 1)
         return features @ weights.mT + self.first.bias / 3
 
     def finish(self, total):
         """Take the sum of three parts, (…, H), to the output (…)."""
-        return (self.last(total.relu()) if self.head == "two_layer" else total).squeeze(-1)
+        return (self.last(total.relu()) if hasattr(self, "last") else total).squeeze(-1)
+
+
+class Attention(nn.Module):
+    """One encoder for every image, and a head that attends to what it found.
+
+    A learned query stands beside the feature vectors in one transformer layer and is read out by a linear
+    layer. Positions are not marked, so the head sees a set. It averages where the other heads add.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        As for :class:`Composing`.
+    features : int
+        F, divisible by four, the number of attention heads.
+    """
+
+    def __init__(self, encoder, features):
+        super().__init__()
+        self.encoder = encoder
+        self.query = nn.Parameter(torch.randn(1, 1, features) / features**0.5)
+        self.layer = nn.TransformerEncoderLayer(
+            features, 4, 2 * features, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.first = nn.Linear(features, 1)
+
+    def forward(self, x):
+        """Take (B, q, 28, 28), or (B, q, dim), to outputs (B,), for any q."""
+        return self.join(self.encode(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+
+    def encode(self, images):
+        """Take single images (N, 28, 28), or vectors (N, dim), to features (N, F)."""
+        return self.encoder(images.unsqueeze(1) if images.dim() == 3 else images)
+
+    def join(self, features):
+        """Take the features of sets, (B, q, F), to outputs (B,)."""
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.to(self.first.weight.dtype)
+            tokens = torch.cat([self.query.expand(len(features), -1, -1), features], 1)
+            return self.first(self.layer(tokens)[:, 0]).squeeze(-1)
+
+
+class Mixing(nn.Module):
+    """ResNet-18 whose first stages see each image on its own, and whose other stages see all three.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        From :func:`encoder`, for one channel.
+    width : int
+        Channels of its first stage.
+    depth : {1, 2, 3, 4}
+        Number of stages before the images meet. A 1×1 convolution with batch normalization and a ReLU takes
+        the three maps to one of the same size: 3·4^(depth − 1)·width² weights, between 0.1 and 7 % of all.
+    """
+
+    def __init__(self, encoder, width, depth):
+        super().__init__()
+        self.encoder = encoder
+        self.depth = depth
+        channels = width * 2 ** (depth - 1)
+        conv = nn.Conv2d(3 * channels, channels, 1, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        self.mix = nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU())
+        self.first = nn.Linear(8 * width, 1)
+
+    def forward(self, x):
+        """Take triplets (B, 3, 28, 28) to outputs (B,)."""
+        apart = self.encoder.before(x.flatten(0, 1).unsqueeze(1), self.depth)
+        maps = apart.unflatten(0, (-1, 3)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        features = self.encoder.after(self.mix(maps), self.depth)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.first(features.to(self.first.weight.dtype)).squeeze(-1)
 
 
 class CrossChannel(nn.Module):
@@ -213,11 +318,26 @@ class _Encoder(nn.Module):
         self.layer4 = _stage(4 * width, 8 * width, 2)
 
     def forward(self, x):
+        return self.after(self.before(x, 4), 4)
+
+    def before(self, x, depth):
+        """Take images to what the first ``depth`` stages make of them."""
         x = self.bn1(self.conv1(x)).contiguous(memory_format=torch.channels_last)
         if self.pool:
             x = functional.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         x = x.relu()  # after the pooling, which it commutes with, on a quarter of the pixels
-        return self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))
+        for stage in self._stages()[:depth]:
+            x = stage(x)
+        return x
+
+    def after(self, x, depth):
+        """Take what comes out of stage ``depth`` to features."""
+        for stage in self._stages()[depth:]:
+            x = stage(x)
+        return x.mean((2, 3))
+
+    def _stages(self):
+        return self.layer1, self.layer2, self.layer3, self.layer4
 
 
 def _stage(inputs, outputs, stride):

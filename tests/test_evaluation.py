@@ -125,3 +125,16 @@ def test_factorised_is_thirty_times_faster(architecture):
             best.append(time.perf_counter() - start)
         seconds[factorised] = min(best) * len(rows) / len(part)
     assert seconds[False] > 30 * seconds[True]
+
+
+@pytest.mark.parametrize("number", [1, 3, 5])
+@pytest.mark.parametrize("architecture", ["sum", "deep_sets", "attention"])
+def test_sets_of_other_numbers_factorised_or_not(architecture, number):
+    rng = np.random.default_rng(number)
+    pool = rng.integers(0, 256, size=(20, 28, 28), dtype=np.uint8)
+    rows = rng.integers(3, 20, size=(50, number))
+    model = models.build(architecture, width=2, seed=1)
+    quick, slow = (evaluation.predict(model, pool, rows, factorised) for factorised in (True, False))
+    assert quick == pytest.approx(slow, rel=1e-3, abs=1e-4)
+    alone = [float(evaluation.predict(model, pool, row[None], factorised=False)[0]) for row in rows[:5]]
+    assert quick[:5] == pytest.approx(alone, rel=1e-3, abs=1e-4)

@@ -137,3 +137,88 @@ def test_normalising_together_or_apart_differs_in_training_only():
 def test_unknown_options_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         models.build(**arguments)
+
+
+# --------------------------------------------------------------------------------------- beyond the paper
+
+LATER = ("after_1", "after_2", "after_3", "after_4")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_images_meet_after_the_stage_named_and_not_before(depth):
+    """What stages before the mixing see of an image does not depend on its partners; what follows does."""
+    model = models.build(f"after_{depth}", width=2, seed=1).eval()
+    seen = {}
+    for number, stage in enumerate(model.encoder._stages(), start=1):
+        stage.register_forward_hook(lambda module, inputs, out, number=number: seen.update({number: out}))
+    x, other = batch(4, 1), batch(4, 1)
+    other[:, 2] = batch(4, 2)[:, 2]
+    found = []
+    for images in (x, other):
+        with torch.no_grad():
+            assert model(images).shape == (4,)
+        found.append(dict(seen))
+    for number in range(1, 5):
+        first, second = found[0][number], found[1][number]
+        assert len(first) == (12 if number <= depth else 4)
+        if number <= depth:
+            same = torch.isclose(first, second, atol=1e-5).flatten(1).all(1).unflatten(0, (4, 3))
+            assert same[:, :2].all()
+            assert not same[:, 2].any()
+        else:
+            assert not torch.isclose(first, second, atol=1e-6).all()
+
+
+def test_depth_of_mixing_leaves_the_size_about_equal():
+    def size(architecture):
+        return sum(p.numel() for p in models.build(architecture, width=8).parameters())
+
+    reference = size("cross_channel")
+    for architecture in (*LATER, "linear"):
+        assert 0.99 < size(architecture) / reference < 1.08, architecture
+    for architecture in ("two_layer", "deep_sets", "attention"):
+        assert size(architecture) / reference < 1.25, architecture
+
+
+@pytest.mark.parametrize("architecture", [*LATER, "deep_sets", "attention"])
+def test_later_architectures_learn_and_repeat(architecture):
+    model, again = (models.build(architecture, width=2, seed=4) for _ in range(2))
+    x = batch(6)
+    torch.testing.assert_close(model(x), again(x), rtol=0, atol=0)
+    model(x).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+    assert model.state_dict().keys() == models.build(architecture, width=2, seed=5).state_dict().keys()
+
+
+@pytest.mark.parametrize("architecture", ["sum", "deep_sets", "attention"])
+@pytest.mark.parametrize("vectors", [False, True])
+def test_set_heads_take_any_number_in_any_order(architecture, vectors):
+    model = models.build(architecture, width=2, seed=0, dim=7, vectors=vectors).eval()
+    generator = torch.Generator().manual_seed(1)
+    for number in (1, 2, 3, 5):
+        shape = (4, number, 7) if vectors else (4, number, 28, 28)
+        x = torch.rand(shape, generator=generator)
+        torch.testing.assert_close(model(x), model(x.flip(1)), rtol=1e-4, atol=1e-5)
+        if architecture == "sum":
+            alone = sum(model(x[:, [place]]) for place in range(number))
+            torch.testing.assert_close(model(x), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_averages_where_a_sum_adds():
+    """Of more copies of the same images the sum grows, and attention's answer settles."""
+    x = batch(4)
+    copies = [x.repeat(1, number, 1, 1) for number in (20, 40)]
+    answers = {}
+    for name in ("attention", "sum"):
+        model = models.build(name, width=2, seed=0).eval()
+        with torch.no_grad():
+            answers[name] = [model(images) for images in copies]
+    torch.testing.assert_close(answers["sum"][1], 2 * answers["sum"][0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(*answers["attention"], rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("architecture", ["cross_channel", "after_2"])
+def test_architectures_that_mix_images_refuse_vectors(architecture):
+    with pytest.raises(ValueError, match="cannot take vectors"):
+        models.build(architecture, width=1, vectors=True)

@@ -210,7 +210,7 @@ def train(config, device="cpu", data_root=None, progress=True):
     return fit(config, pool, rows, targets, name, device, progress)
 
 
-def fit(config, pool, rows, targets, name, device="cpu", progress=True, **more):
+def fit(config, pool, rows, targets, name, device="cpu", progress=True, model=None, **more):
     """Build the network that a config describes, and train it as the config says.
 
     Parameters
@@ -219,15 +219,18 @@ def fit(config, pool, rows, targets, name, device="cpu", progress=True, **more):
         Has the attributes of :class:`Config` that say how to build and train.
     pool, rows, targets, name, device, progress, **more
         See :func:`memcomp.training.fit`.
+    model : torch.nn.Module, optional
+        In place of the one that the config describes.
 
     Returns
     -------
     model : torch.nn.Module
     history : dict
     """
-    model = models.build(
-        config.architecture, config.width, seed=config.seed, stem=config.stem, normalise=config.normalise
-    )
+    if model is None:
+        model = models.build(
+            config.architecture, config.width, seed=config.seed, stem=config.stem, normalise=config.normalise
+        )
     options = (
         *("epochs", "batch_size", "lr", "schedule", "warmup", "optimizer", "weight_decay"),
         *("seed", "mixed", "cuda_graph"),

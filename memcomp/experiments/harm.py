@@ -1,0 +1,216 @@
+"""When memorization hurts: a wrong label, two parts that always meet, noise; with and without weight decay.
+
+Networks are trained as in :mod:`memcomp.experiments.omniglot`, on the same triplets, to which one thing is
+done. They are tested against the true sums.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from memcomp import records, triplets
+from memcomp.experiments import mnist_sum, omniglot
+from memcomp.experiments.subsets import compositions, omniglot_provenance
+
+DAMAGES = ("none", "label", "pair", "noise")
+PAIRS = ((1, 8), (2, 9))  # glyphs that are made to meet; their halves differ by 3.5 from either
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(omniglot.Config):
+    """One network.
+
+    Attributes
+    ----------
+    damage : {"none", "label", "pair", "noise"}
+        ``label``: the target of one glyph's triplet is too large by ``amount``. ``pair``: each pair of glyphs
+        in ``PAIRS`` shares its triplet, so that training tells their sum only. ``noise``: every target has
+        Gaussian noise of standard deviation ``amount``.
+    amount : float
+    ties : {0, 1}
+        Further triplets, for ``pair``, in which the first of the two glyphs stands without the second.
+    """
+
+    damage: str = "none"
+    amount: float = 0.0
+    ties: int = 0
+
+
+QUICK = omniglot.QUICK | {"size": 3000}  # where a network without weight decay fits each glyph's triplet
+SHIFT = 10.0  # of the wrong label; sums run from 0 to 27
+NOISE = (1.0, 4.0)
+DIAL = (0.01, 0.1)  # weight decays between those of Table 1, for the networks with noise
+
+
+def grid(
+    profile="quick",
+    dataset=None,
+    seeds=None,
+    epochs=None,
+    width=None,
+    mixed=False,
+    cuda_graph=False,
+):
+    """Return the configs: for each kind of damage and weight decay, networks that share their data by seed.
+
+    Parameters
+    ----------
+    profile : {"quick", "paper"}
+        ``paper``: the paper's recipe, 10 networks a point. ``quick``: 6, and 4 with noise.
+    dataset : str, optional
+        In place of the profile's: ``embedded`` for ``quick``, ``mnist`` for ``paper``.
+    seeds, epochs, width : int, optional
+        In place of the profile's; ``seeds`` is the number of networks a point.
+    mixed, cuda_graph : bool
+        See :func:`memcomp.training.fit`.
+
+    Returns
+    -------
+    list of Config
+    """
+    if profile not in ("quick", "paper"):
+        raise ValueError(f"unknown profile {profile!r}; choose 'quick' or 'paper'")
+    settings = dict(QUICK) if profile == "quick" else {}
+    given = {"dataset": dataset, "epochs": epochs, "width": width, "mixed": mixed, "cuda_graph": cuda_graph}
+    settings |= {name: value for name, value in given.items() if value is not None}
+
+    def points(number, decays, **damage):
+        number = seeds if seeds is not None else number if profile == "quick" else 10
+        return [Config("sum", d, seed, **damage, **settings) for d in decays for seed in range(number)]
+
+    table = (0.0, 0.5)
+    plain = points(6, table) + points(4, DIAL)
+    wrong = points(6, table, damage="label", amount=SHIFT)
+    pairs = [config for ties in (0, 1) for config in points(6, table, damage="pair", ties=ties)]
+    noisy = [
+        config for sigma in NOISE for config in points(4, (0.0, *DIAL, 0.5), damage="noise", amount=sigma)
+    ]
+    return plain + wrong + pairs + noisy
+
+
+def work(config):
+    """Return the number of images seen in training, times the square of the width."""
+    return omniglot.work(config)
+
+
+def victim(config):
+    """Return the label of the glyph whose triplet gets, or would get, the wrong label."""
+    return int(np.random.default_rng([3, config.seed]).integers(10))
+
+
+def training_set(config, data_root=None):
+    """Return the triplets after the damage, and what they are trained towards.
+
+    Returns
+    -------
+    data : omniglot.TrainingSet
+        ``where`` gives a place where each glyph stands; for a pair, that in the triplet that it shares.
+    targets : ndarray, float32, shape (M,)
+    """
+    if config.damage not in DAMAGES:
+        raise ValueError(f"unknown damage {config.damage!r}; choose one of {', '.join(DAMAGES)}")
+    if config.ties not in (0, 1) or (config.ties and config.damage != "pair"):
+        raise ValueError(f"ties is {config.ties}; it must be 0 or, with damage 'pair', 1")
+    data = omniglot.training_set(config, data_root)
+    if config.damage == "pair":
+        data = joined(data, config)
+    targets = triplets.targets(data.labels, data.rows)
+    if config.damage == "label":
+        row = data.where[victim(config) * config.drawings, 0]
+        targets[row] += config.amount
+    if config.damage == "noise":
+        rng = np.random.default_rng([4, config.seed])
+        targets += config.amount * rng.standard_normal(len(targets), dtype=np.float32)
+    return data, targets
+
+
+def joined(data, config):
+    """Let the second glyph of each pair change places with a digit in the first one's triplet."""
+    if config.drawings != 1:
+        raise ValueError(f"pairs are made of glyphs with one drawing each, not {config.drawings}")
+    rows, where = data.rows.copy(), data.where.copy()
+    for first, second in PAIRS:
+        row, position = where[first]
+        left, place = where[second]
+        new = row, (position + 1) % 3
+        digit, glyph = rows[new], rows[left, place]
+        rows[new] = glyph
+        rows[left, place] = rows[row, position] if config.ties else digit
+        where[second] = new
+    return dataclasses.replace(data, rows=rows, where=where)
+
+
+@records.experiment("harm", version=1)
+def run(config, device="cpu", data_root=None, progress=False):
+    """Train one network on damaged data and test it against the truth.
+
+    Parameters
+    ----------
+    config : Config or dict
+    device : str
+    data_root : path, optional
+        See :func:`memcomp.images.load`.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    dict
+        ``victim``, the label of the glyph with the wrong label, also where nothing was damaged; ``pairs``
+        (45 × 2), the labels of two glyphs, ``pair_loss`` and ``pair_bias`` (45), mean squared and mean error
+        on compositions of the two with a held-out digit from 0 to 4, over three positions; ``composed`` and
+        ``bias`` (10), the same for each glyph beside two held-out digits; ``residual`` (10), output minus the
+        true sum on the training triplet of each glyph.
+
+        Mean squared errors: ``train_loss``, against the targets as given; ``clean_loss``, on the same
+        triplets against the true sums; ``glyph_loss``, on those that hold a glyph, against the true sums;
+        ``fresh_loss``, on held-out digits drawn like the training digits; ``test_loss``, the mean of
+        ``pair_loss``.
+    """
+    config = config if isinstance(config, Config) else Config(**config)
+    model, history = train(config, device, data_root, progress)
+    return {
+        **measure(model, config, data_root),
+        "history": [round(loss, 5) for loss in history["loss"]],
+        "data": omniglot_provenance(config, data_root),
+    }
+
+
+def train(config, device="cpu", data_root=None, progress=True):
+    """Train the network of a config.
+
+    Returns
+    -------
+    model : torch.nn.Module
+    history : dict
+        See :func:`memcomp.training.fit`.
+    """
+    data, targets = training_set(config, data_root)
+    name = f"{config.damage}, weight decay {config.weight_decay}, seed {config.seed}"
+    return mnist_sum.fit(
+        config, data.images, data.rows, targets, name, device, progress, decayed=config.decayed
+    )
+
+
+def measure(model, config, data_root=None):
+    """Return the metrics of a trained network, see :func:`run`."""
+    data, targets = training_set(config, data_root)
+    test = omniglot.held_out(config, data, data_root)
+    error = omniglot.errors(model, data, data.rows)
+    given = error + triplets.targets(data.labels, data.rows) - targets
+    fresh = triplets.long_tailed(test.labels[: test.glyphs[0]], 2000, np.random.default_rng(1))
+    by_pair = np.stack([omniglot.errors(model, test, rows) for rows in test.rows])
+    by_pair = by_pair.reshape(3 * len(test.digits), -1)
+    return {
+        "victim": victim(config),
+        "pairs": test.labels[test.rows[0][: by_pair.shape[1], 1:]],
+        "pair_loss": (by_pair**2).mean(0).round(5),
+        "pair_bias": by_pair.mean(0).round(4),
+        **compositions(model, data, test, data.glyphs),
+        "residual": error[data.where[:, 0]].round(4),
+        "train_loss": (given**2).mean(),
+        "clean_loss": (error**2).mean(),
+        "glyph_loss": (error[data.where[:, 0]] ** 2).mean(),
+        "fresh_loss": (omniglot.errors(model, test, fresh) ** 2).mean(),
+        "test_loss": (by_pair**2).mean(),
+    }

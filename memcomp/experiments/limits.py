@@ -1,0 +1,224 @@
+"""Where composition breaks: depth of mixing, other targets, learned aggregators, other numbers of parts.
+
+Networks are trained and tested on the glyphs and digits of :mod:`memcomp.experiments.omniglot`. What differs
+is where the images meet, and what is asked about them. An oracle has the same head, and sees the labels in
+place of the images.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from memcomp import evaluation, models, records, triplets
+from memcomp.experiments import mnist_sum, omniglot
+from memcomp.experiments.subsets import omniglot_provenance
+
+DEPTHS = ("cross_channel", "after_1", "after_2", "after_3", "after_4", "linear")  # from the input to the head
+HEADS = ("sum", "linear", "two_layer", "deep_sets", "attention")
+SETS = ("sum", "deep_sets", "attention")  # heads that take any number of parts, and know no order
+TARGETS = {
+    "sum": lambda labels: labels.sum(-1),
+    "weighted": lambda labels: labels @ np.array(triplets.WEIGHTED),
+    "max": lambda labels: labels.max(-1),
+    "product": lambda labels: labels.prod(-1),
+    "parity": lambda labels: labels.sum(-1) % 2,
+}
+PARTS = range(1, 6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(omniglot.Config):
+    """One network.
+
+    Attributes
+    ----------
+    target : {"sum", "weighted", "max", "product", "parity"}
+        What is asked about the three labels. All but the sum are scaled so that their variance over all
+        1,000 combinations of labels is that of the sum, which makes losses comparable.
+    oracle : bool
+        Train the head on the labels themselves, given as unit vectors of length 10.
+    """
+
+    target: str = "sum"
+    oracle: bool = False
+
+
+QUICK = omniglot.QUICK | {"size": 3000}  # where a network without weight decay fits each glyph's triplet
+
+
+def grid(
+    profile="quick",
+    dataset=None,
+    seeds=None,
+    epochs=None,
+    width=None,
+    mixed=False,
+    cuda_graph=False,
+):
+    """Return the configs: the sum at every depth of mixing and for every head; other targets; oracles.
+
+    Parameters
+    ----------
+    profile : {"quick", "paper"}
+        ``paper``: the paper's recipe, 10 networks a point. ``quick``: 5 for the sum, 2 for other targets, 3
+        oracles.
+    dataset : str, optional
+        In place of the profile's: ``embedded`` for ``quick``, ``mnist`` for ``paper``.
+    seeds, epochs, width : int, optional
+        In place of the profile's; ``seeds`` is the number of networks a point.
+    mixed, cuda_graph : bool
+        See :func:`memcomp.training.fit`.
+
+    Returns
+    -------
+    list of Config
+    """
+    if profile not in ("quick", "paper"):
+        raise ValueError(f"unknown profile {profile!r}; choose 'quick' or 'paper'")
+    settings = dict(QUICK) if profile == "quick" else {}
+    given = {"dataset": dataset, "epochs": epochs, "width": width, "mixed": mixed, "cuda_graph": cuda_graph}
+    settings |= {name: value for name, value in given.items() if value is not None}
+
+    def points(number, architectures, targets, **changes):
+        number = seeds if seeds is not None else number if profile == "quick" else 10
+        return [
+            Config(architecture, 0.0, seed, target=target, **settings, **changes)
+            for target in targets
+            for architecture in architectures
+            for seed in range(number)
+        ]
+
+    depths = points(5, (*DEPTHS, *(head for head in HEADS if head not in DEPTHS)), ["sum"])
+    others = points(2, ("cross_channel", *HEADS), ["max", "product", "parity"])
+    weighted = points(2, ("cross_channel", "linear", "two_layer"), ["weighted"])
+    return depths + others + weighted + points(3, HEADS, TARGETS, oracle=True)
+
+
+def work(config):
+    """Return the number of images seen in training, times the square of the width; of an oracle, little."""
+    return omniglot.work(config) / (20 if config.oracle else 1)
+
+
+def target(labels, kind):
+    """Return a target of labels (…, q), scaled to the variance that the sum has over all triplets of labels.
+
+    Returns
+    -------
+    ndarray, float32, shape (…)
+
+    Examples
+    --------
+    >>> target(np.array([[1, 2, 9], [0, 0, 0]]), "sum").tolist()
+    [12.0, 0.0]
+    """
+    if kind not in TARGETS:
+        raise ValueError(f"unknown target {kind!r}; choose one of {', '.join(TARGETS)}")
+    every = np.indices((10, 10, 10)).reshape(3, -1).T
+    scale = TARGETS["sum"](every).std() / TARGETS[kind](every).std()
+    return (TARGETS[kind](labels) * scale).astype(np.float32)
+
+
+@records.experiment("limits", version=1)
+def run(config, device="cpu", data_root=None, progress=False):
+    """Train one network, or an oracle, and test it on combinations of its glyphs.
+
+    Parameters
+    ----------
+    config : Config or dict
+    device : str
+    data_root : path, optional
+        See :func:`memcomp.images.load`.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    dict
+        Mean squared errors: ``test_loss``, averaged over three positions of the digit, and ``by_position``
+        (3); ``constant_loss``, of the best constant on the same test; ``train_loss``; ``glyph_loss``: on the
+        training triplets that hold a glyph; ``fresh_loss``: on held-out digits drawn like the training
+        digits; ``by_number`` (4): on triplets of 0, 1, 2 and 3 glyphs of different label and otherwise
+        held-out digits from 0 to 4.
+
+        ``by_parts`` (5), for the sum and heads that take any number of parts: the same for 1 to 5 parts, of
+        which the first two are glyphs of different label.
+
+        ``weights``: number of trained weights.
+    """
+    config = config if isinstance(config, Config) else Config(**config)
+    model, history = train(config, device, data_root, progress)
+    return {
+        **measure(model, config, data_root),
+        "history": [round(loss, 5) for loss in history["loss"]],
+        "data": omniglot_provenance(config, data_root),
+    }
+
+
+def train(config, device="cpu", data_root=None, progress=True):
+    """Train the network of a config.
+
+    Returns
+    -------
+    model : torch.nn.Module
+    history : dict
+        See :func:`memcomp.training.fit`.
+    """
+    data = shown(config, omniglot.training_set(config, data_root))
+    targets = target(data.labels[data.rows], config.target)
+    model = None
+    if config.oracle:
+        model = models.build(config.architecture, config.width, seed=config.seed, dim=10, vectors=True)
+    name = f"{config.architecture}, {config.target}{', oracle' * config.oracle}, seed {config.seed}"
+    return mnist_sum.fit(
+        config, data.images, data.rows, targets, name, device, progress, model, decayed=config.decayed
+    )
+
+
+def shown(config, part):
+    """Return a training or test set as the network sees it: for an oracle, labels in place of images."""
+    if not config.oracle:
+        return part
+    return dataclasses.replace(part, images=np.eye(10, dtype=np.float32)[part.labels])
+
+
+def measure(model, config, data_root=None):
+    """Return the metrics of a trained network, see :func:`run`."""
+    plain = omniglot.training_set(config, data_root)
+    data = shown(config, plain)
+    test = shown(config, omniglot.held_out(config, plain, data_root))
+
+    def squared(part, rows):
+        outputs = evaluation.predict(model, part.images, rows).astype(np.float64)
+        return (outputs - target(part.labels[rows], config.target)) ** 2
+
+    by_position = [squared(test, rows).mean() for rows in test.rows]
+    train_error = squared(data, data.rows)
+    fresh = triplets.long_tailed(test.labels[: test.glyphs[0]], 2000, np.random.default_rng(1))
+    constants = [target(test.labels[rows], config.target).var(dtype=np.float64) for rows in test.rows]
+    found = {
+        "test_loss": np.mean(by_position),
+        "by_position": by_position,
+        "constant_loss": np.mean(constants),
+        "train_loss": train_error.mean(),
+        "glyph_loss": train_error[data.where[:, 0]].mean(),
+        "fresh_loss": squared(test, fresh).mean(),
+        "by_number": [squared(test, omniglot.with_glyphs(test, number)).mean() for number in range(4)],
+        "weights": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    if config.architecture in SETS and config.target == "sum":
+        found["by_parts"] = [squared(test, with_parts(test, number)).mean() for number in PARTS]
+    return found
+
+
+def with_parts(test, number, size=1000):
+    """Return sets of ``number`` images, of which up to two are glyphs of different label, the rest digits.
+
+    Returns
+    -------
+    ndarray, int, shape (size, number)
+    """
+    rng = np.random.default_rng([1, number])
+    glyphs = omniglot.with_glyphs(test, 2, size)
+    glyphs = glyphs[np.isin(glyphs, test.glyphs)].reshape(size, 2)
+    digits = rng.choice(test.digits, (size, max(number - 2, 0)))
+    return np.concatenate([glyphs, digits], axis=1)[:, :number]

@@ -1,0 +1,237 @@
+"""Memorization measured: networks trained on random subsets of one set of triplets (Feldman and Zhang, 2020).
+
+All networks of a grid share one training set, that of :mod:`memcomp.experiments.omniglot`; each is trained
+on a random part of its triplets. A record holds which of the followed triplets the network was trained on and how
+it does on them and on compositions of their rare images; :mod:`memcomp.memorization` makes scores of many
+records.
+"""
+
+import dataclasses
+from itertools import combinations
+
+import numpy as np
+
+from memcomp import images, records, triplets
+from memcomp.experiments import mnist_sum, omniglot
+
+NINE = 9  # the rarest digit, of which most images are seen once
+FOLLOWED = 30  # triplets with a 9 seen once, and as many of common digits
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(omniglot.Config):
+    """One network. ``seed`` is that of its subset, its initial weights and its order of training.
+
+    Attributes
+    ----------
+    share : float
+        Share of the triplets that the network is trained on. The paper takes 0.8.
+    data : int
+        Seed of the training set that is shared.
+    """
+
+    share: float = 0.8
+    data: int = 0
+
+
+# Half of the triplets, as many as a network of half the quick size has: of all shares this one tells a
+# difference of two means from the fewest networks.
+QUICK = omniglot.QUICK | {"share": 0.5}
+POINTS = (  # architecture, weight decay, drawings of each glyph
+    *(("sum", decay, 1) for decay in (0.0, 0.01, 0.1, 0.5, 2.0)),
+    *(("two_layer", decay, 1) for decay in (0.0, 0.5)),
+    ("cross_channel", 0.0, 1),
+    ("sum", 0.0, 10),
+)
+
+
+def grid(
+    profile="quick",
+    dataset=None,
+    seeds=None,
+    epochs=None,
+    width=None,
+    mixed=False,
+    cuda_graph=False,
+):
+    """Return the configs: for each point of ``POINTS``, networks on different subsets.
+
+    The same number of ``seed`` means the same subset at every point with as many drawings, so that points
+    differ in nothing else.
+
+    Parameters
+    ----------
+    profile : {"quick", "paper"}
+        ``paper``: the paper's recipe and share, 100 networks a point. ``quick``: 11 networks, on halves.
+    dataset : str, optional
+        In place of the profile's: ``embedded`` for ``quick``, ``mnist`` for ``paper``.
+    seeds, epochs, width : int, optional
+        In place of the profile's; ``seeds`` is the number of networks a point.
+    mixed, cuda_graph : bool
+        See :func:`memcomp.training.fit`.
+
+    Returns
+    -------
+    list of Config
+    """
+    if profile not in ("quick", "paper"):
+        raise ValueError(f"unknown profile {profile!r}; choose 'quick' or 'paper'")
+    settings = dict(QUICK) if profile == "quick" else {}
+    given = {"dataset": dataset, "epochs": epochs, "width": width, "mixed": mixed, "cuda_graph": cuda_graph}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    number = seeds if seeds is not None else 11 if profile == "quick" else 100
+    return [
+        Config(architecture, decay, seed, drawings=drawings, **settings)
+        for architecture, decay, drawings in POINTS
+        for seed in range(number)
+    ]
+
+
+def work(config):
+    """Return the number of images seen in training, times the square of the width."""
+    return omniglot.work(config) * config.share
+
+
+def shared_set(config, data_root=None):
+    """Return the training set that all networks take their subsets from.
+
+    Returns
+    -------
+    omniglot.TrainingSet
+    """
+    return omniglot.training_set(dataclasses.replace(config, seed=config.data), data_root)
+
+
+def subset(config, data):
+    """Return which triplets of the shared set the network is trained on, bool (M,)."""
+    rng = np.random.default_rng([1, config.seed])
+    order = rng.permutation(len(data.rows))
+    member = np.zeros(len(data.rows), bool)
+    member[order[: round(config.share * len(order))]] = True
+    return member
+
+
+def followed(config, data):
+    """Return the triplets that are followed, and the rare image of each where it has one.
+
+    First those with a glyph, in the order of the glyphs; then up to ``FOLLOWED`` that hold a 9 of which there
+    is no second showing, and no glyph; then ``FOLLOWED`` of zeros and ones alone.
+
+    Returns
+    -------
+    rows : ndarray, int, shape (R,)
+        Numbers of triplets in the shared set.
+    rare : ndarray, int, shape (S,)
+        Rare images of the first S of them, as indices into the pool.
+    """
+    rng = np.random.default_rng([2, config.data])
+    showings = np.bincount(data.rows.ravel(), minlength=len(data.images))
+    held = data.labels[data.rows]
+    plain = (data.rows < data.glyphs[0]).all(1)
+    lone = (held == NINE) & (showings[data.rows] == 1)
+    nines = rng.permutation(np.flatnonzero(plain & (lone.sum(1) == 1) & ((held == NINE).sum(1) == 1)))
+    common = rng.permutation(np.flatnonzero(plain & (held <= 1).all(1)))
+    nines, common = nines[:FOLLOWED], common[:FOLLOWED]
+    rows = np.concatenate([data.where[:, 0], nines, common])
+    return rows, np.concatenate([data.glyphs, data.rows[nines][lone[nines]]])
+
+
+@records.experiment("subsets", version=1)
+def run(config, device="cpu", data_root=None, progress=False):
+    """Train one network on a random subset and follow some triplets, inside and outside of it.
+
+    Parameters
+    ----------
+    config : Config or dict
+    device : str
+    data_root : path, optional
+        See :func:`memcomp.images.load`.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    dict
+        ``kind`` (R): what each followed triplet holds, ``glyph``, ``nine`` or ``common``; ``member`` (R): 1
+        if the network was trained on it; ``error`` (R): output minus target on it; ``composed`` (S): mean
+        squared error on compositions of each rare image with held-out digits from 0 to 4, over three
+        positions; ``bias`` (S): mean error there. For one drawing a glyph also ``pairs`` (45 × 2), the glyphs
+        of each pair, and ``pair_loss`` (45), the mean squared error on compositions of the two and a held-out
+        digit.
+
+        Mean squared errors: ``train_loss``, on the subset; ``left_loss``, on the other triplets;
+        ``fresh_loss``, on held-out digits drawn like the training digits; ``test_loss``, on the composed test
+        of :mod:`memcomp.experiments.omniglot`, whether or not its glyphs were in the subset.
+    """
+    config = config if isinstance(config, Config) else Config(**config)
+    model, history = train(config, device, data_root, progress)
+    return {
+        **measure(model, config, data_root),
+        "history": [round(loss, 5) for loss in history["loss"]],
+        "data": omniglot_provenance(config, data_root),
+    }
+
+
+def omniglot_provenance(config, data_root=None):
+    """Return source and checksum of the digits and the glyphs, as one data source."""
+    names = (config.dataset, omniglot.GLYPHS[config.dataset])
+    data = [images.provenance(name, data_root) for name in names]
+    return {key: "; ".join(part[key] for part in data) for key in ("source", "sha256")}
+
+
+def train(config, device="cpu", data_root=None, progress=True):
+    """Train the network of a config.
+
+    Returns
+    -------
+    model : torch.nn.Module
+    history : dict
+        See :func:`memcomp.training.fit`.
+    """
+    data = shared_set(config, data_root)
+    rows = data.rows[subset(config, data)]
+    name = f"{config.architecture}, weight decay {config.weight_decay}, subset {config.seed}"
+    targets = triplets.targets(data.labels, rows)
+    return mnist_sum.fit(config, data.images, rows, targets, name, device, progress, decayed=config.decayed)
+
+
+def measure(model, config, data_root=None):
+    """Return the metrics of a trained network, see :func:`run`."""
+    data = shared_set(config, data_root)
+    test = omniglot.held_out(config, data, data_root)
+    member = subset(config, data)
+    rows, rare = followed(config, data)
+    error = omniglot.errors(model, data, data.rows)
+    fresh = triplets.long_tailed(test.labels[: test.glyphs[0]], 2000, np.random.default_rng(1))
+    glyphs = len(data.glyphs)
+    kinds = ("glyph", glyphs), ("nine", len(rare) - glyphs), ("common", len(rows) - len(rare))
+    tests = [omniglot.errors(model, test, part) for part in test.rows]
+    found = {
+        "kind": [kind for kind, number in kinds for _ in range(number)],
+        "member": member[rows].astype(int),
+        "error": error[rows].round(4),
+        "train_loss": (error[member] ** 2).mean(),
+        "left_loss": (error[~member] ** 2).mean(),
+        "fresh_loss": (omniglot.errors(model, test, fresh) ** 2).mean(),
+        "test_loss": np.mean([(part**2).mean() for part in tests]),
+        **compositions(model, data, test, rare),
+    }
+    if config.drawings == 1:
+        squared = np.square(tests).reshape(3, len(test.digits), -1).mean((0, 1))
+        pairs = test.labels[test.rows[0][: len(squared), 1:]]
+        assert len({frozenset(pair) for pair in pairs.tolist()}) == len(list(combinations(range(10), 2)))
+        found |= {"pairs": pairs, "pair_loss": squared.round(5)}
+    return found
+
+
+def compositions(model, data, test, rare, pairs=100):
+    """Return the error of each rare image beside pairs of held-out digits, over three positions."""
+    rng = np.random.default_rng(2)
+    pool = np.concatenate([test.images, data.images[rare]])
+    labels = np.concatenate([test.labels, data.labels[rare]])
+    both = dataclasses.replace(test, images=pool, labels=labels)
+    company = rng.choice(test.digits, (pairs, 2))
+    places = len(test.images) + np.arange(len(rare))
+    rows = np.stack([triplets.composed(places, company, position) for position in range(3)])
+    error = omniglot.errors(model, both, rows.reshape(-1, 3)).reshape(3, len(rare), pairs)
+    return {"composed": (error**2).mean((0, 2)).round(5), "bias": error.mean((0, 2)).round(4)}

@@ -1,0 +1,298 @@
+"""The experiments of chapters 10 to 12: their grids, what they change in the data, what a point returns."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from memcomp import evaluation, memorization, models, records, triplets
+from memcomp.experiments import harm, limits, omniglot, subsets
+
+MODULES = subsets, harm, limits
+SMALL = {"dataset": "embedded", "size": 400, "epochs": 1, "batch_size": 32, "width": 1}
+
+
+def key(module, config):
+    return records.key_of(module.run.experiment, module.run.version, config)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_grids(module):
+    for profile in ("quick", "paper"):
+        grid = module.grid(profile)
+        assert len(grid) == len({key(module, config) for config in grid})
+        assert min(module.work(config) for config in grid) > 0
+    recipe = {"epochs": 300, "batch_size": 256, "lr": 1e-4, "size": 40_000, "dataset": "mnist", "width": 64}
+    for config in module.grid("paper"):
+        assert dataclasses.asdict(config).items() >= recipe.items()
+    grid = module.grid("quick", dataset="mnist", seeds=1, epochs=3, width=5, mixed=True)
+    assert {(c.dataset, c.seed, c.epochs, c.width, c.mixed) for c in grid} == {("mnist", 0, 3, 5, True)}
+    with pytest.raises(ValueError, match="'papre'"):
+        module.grid("papre")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_quick_grids_take_less_than_half_an_hour(module):
+    # A network of omniglot's quick grid takes about 55 seconds on one core.
+    unit = omniglot.work(omniglot.Config("sum", 0.0, 0, **omniglot.QUICK))
+    minutes = sum(module.work(config) for config in module.grid()) / unit * 55 / 60 / 2
+    assert minutes < 28
+
+
+# ------------------------------------------------------------------------------------------- subsets
+
+
+def test_subsets_are_random_and_shared_by_all_points():
+    config = subsets.Config("sum", 0.0, 0, share=0.5, **SMALL)
+    data = subsets.shared_set(config)
+    other = subsets.shared_set(dataclasses.replace(config, seed=7, architecture="linear"))
+    assert (other.rows == data.rows).all()
+    assert (other.images == data.images).all()
+    members = np.stack([subsets.subset(dataclasses.replace(config, seed=s), data) for s in range(200)])
+    assert (members.sum(1) == round(0.5 * len(data.rows))).all()
+    assert abs(members.mean(0) - 0.5).max() < 5 * 0.5 / np.sqrt(200)
+    changed = dataclasses.replace(config, weight_decay=0.5, architecture="two_layer")
+    assert (subsets.subset(changed, data) == members[0]).all()
+    together = np.corrcoef(members[:, data.where[:, 0]].T) - np.eye(10)
+    assert abs(together).max() < 0.3, "glyphs come and go independently"
+
+
+def test_followed_triplets_are_what_they_are_called():
+    config = subsets.Config("sum", 0.0, 3, **(SMALL | {"size": 3000}))
+    data = subsets.shared_set(config)
+    rows, rare = subsets.followed(config, data)
+    assert len(np.unique(rows)) == len(rows)
+    glyphs, nines = rows[:10], rows[10 : len(rare)]
+    assert len(nines) >= 20
+    assert (data.rows[glyphs] == data.glyphs[:, None]).any(1).all()
+    for row, image in zip(nines, rare[10:]):
+        assert image in data.rows[row]
+        assert (data.rows == image).sum() == 1
+        assert data.labels[image] == 9
+        assert (data.rows[row] < data.glyphs[0]).all()
+    assert (data.labels[data.rows[rows[len(rare) :]]] <= 1).all()
+    again, _ = subsets.followed(dataclasses.replace(config, seed=4), data)
+    assert (again == rows).all()
+
+
+@pytest.mark.parametrize("drawings", [1, 10])
+def test_subsets_point_repeats_and_adds_up(drawings):
+    config = subsets.Config("sum", 0.0, 1, drawings=drawings, share=0.5, **(SMALL | {"lr": 1e-2}))
+    first, again = subsets.run(config), subsets.run(dataclasses.asdict(config))
+    first, again = records._plain(first, "metrics"), records._plain(again, "metrics")
+    assert first == again
+    assert len(json.dumps(first)) < 12_000
+    assert len(first["member"]) == len(first["error"]) == len(first["kind"])
+    assert first["kind"][: 10 * drawings] == ["glyph"] * 10 * drawings
+    assert len(first["composed"]) == len(first["bias"]) == len(first["kind"]) - first["kind"].count("common")
+    assert 0 < sum(first["member"]) < len(first["member"])
+    assert ("pair_loss" in first) == (drawings == 1)
+    if drawings == 1:
+        assert np.mean(first["pair_loss"]) == pytest.approx(first["test_loss"], rel=1e-4)
+    model, _ = subsets.train(config, progress=False)
+    data = subsets.shared_set(config)
+    error = omniglot.errors(model, data, data.rows)
+    member = subsets.subset(config, data)
+    assert first["train_loss"] == pytest.approx((error[member] ** 2).mean())
+    assert first["left_loss"] == pytest.approx((error[~member] ** 2).mean())
+
+
+def test_a_record_of_subsets_becomes_scores():
+    configs = [subsets.Config("sum", 0.0, seed, share=0.5, **SMALL) for seed in range(4)]
+    found = [subsets.run(config) for config in configs]
+    member = np.array([one["member"] for one in found])
+    outcome = -(np.array([one["error"] for one in found]) ** 2)
+    scores = memorization.self_influence(member, outcome)
+    assert (np.isnan(scores.value) == (member.sum(0) % 4 == 0)).all()
+    assert np.isfinite(scores.value).sum() > 10
+    rare = len(found[0]["composed"])
+    crossed = memorization.cross_influence(member[:, :rare], -np.array([one["composed"] for one in found]))
+    assert crossed.value.shape == (rare, rare)
+
+
+def test_only_the_subset_is_trained_on():
+    """Wrong images outside of the subset change nothing."""
+    config = subsets.Config("sum", 0.0, 0, share=0.5, **SMALL)
+    data = subsets.shared_set(config)
+    rows = data.rows[subsets.subset(config, data)]
+    unused = np.setdiff1d(np.arange(len(data.images)), rows)
+    assert np.isin(data.glyphs, unused).any()
+    model, _ = subsets.train(config, progress=False)
+    changed = data.images.copy()
+    changed[unused] = 255 - changed[unused]
+    targets = triplets.targets(data.labels, rows)
+    other, _ = subsets.mnist_sum.fit(config, changed, rows, targets, "", progress=False)
+    for first, second in zip(model.parameters(), other.parameters()):
+        assert torch.equal(first, second)
+
+
+# ---------------------------------------------------------------------------------------------- harm
+
+
+def harmed(damage="none", seed=0, **changes):
+    return harm.Config("sum", 0.0, seed, damage=damage, **(SMALL | changes))
+
+
+def test_a_wrong_label_changes_one_target():
+    clean, targets = harm.training_set(harmed())
+    data, wrong = harm.training_set(harmed("label", amount=10.0))
+    assert (data.rows == clean.rows).all()
+    (row,) = np.flatnonzero(wrong != targets)
+    assert wrong[row] - targets[row] == 10
+    glyph = data.labels[data.rows[row][data.rows[row] >= data.glyphs[0]]]
+    assert glyph.tolist() == [harm.victim(harmed("label"))]
+    assert len({harm.victim(harmed(seed=seed)) for seed in range(30)}) > 5
+
+
+def test_noise_has_the_deviation_asked_for():
+    clean, targets = harm.training_set(harmed(size=6000))
+    data, noisy = harm.training_set(harmed("noise", size=6000, amount=3.0))
+    assert (data.rows == clean.rows).all()
+    assert np.std(noisy - targets) == pytest.approx(3.0, rel=0.03)
+    assert abs(np.mean(noisy - targets)) < 0.15
+    _, other = harm.training_set(harmed("noise", seed=1, size=6000, amount=3.0))
+    assert (
+        abs(np.corrcoef(noisy - targets, other - harm.training_set(harmed(seed=1, size=6000))[1])[0, 1]) < 0.1
+    )
+
+
+@pytest.mark.parametrize("ties", [0, 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_share_a_triplet_and_a_tie_breaks_them(ties, seed):
+    clean, _ = harm.training_set(harmed(seed=seed))
+    data, targets = harm.training_set(harmed("pair", seed=seed, ties=ties))
+    assert data.rows.shape == clean.rows.shape
+    assert (targets == data.labels[data.rows].sum(1)).all(), "every label is right"
+    assert (data.rows[tuple(data.where.T)] == data.glyphs).all()
+    for first, second in harm.PAIRS:
+        together = (data.rows == data.glyphs[first]).any(1) & (data.rows == data.glyphs[second]).any(1)
+        assert together.sum() == 1
+        assert (data.rows == data.glyphs[first]).sum() == 1 + ties
+        assert (data.rows == data.glyphs[second]).sum() == 1
+    untouched = [label for label in range(10) if label not in np.ravel(harm.PAIRS)]
+    assert (data.where[untouched] == clean.where[untouched]).all()
+    assert ((data.rows != clean.rows).sum() == 2 * len(harm.PAIRS)).all()
+
+
+@pytest.mark.parametrize("changes", [{"damage": "lable"}, {"ties": 1}, {"damage": "pair", "drawings": 10}])
+def test_harm_refuses_what_it_cannot_do(changes):
+    with pytest.raises(ValueError, match=r"choose one of|ties is 1|one drawing"):
+        harm.training_set(dataclasses.replace(harmed(), **changes))
+
+
+def test_harm_point_repeats_and_adds_up():
+    config = harmed("label", amount=10.0, lr=1e-2)
+    first, again = harm.run(config), harm.run(dataclasses.asdict(config))
+    assert records._plain(first, "metrics") == records._plain(again, "metrics")
+    assert np.mean(first["pair_loss"]) == pytest.approx(first["test_loss"], rel=1e-4)
+    assert first["glyph_loss"] == pytest.approx(np.mean(first["residual"] ** 2), rel=1e-2)
+    model, _ = harm.train(config, progress=False)
+    data, targets = harm.training_set(config)
+    given = evaluation.mse(model, data.images, data.rows, targets)
+    assert first["train_loss"] == pytest.approx(given, rel=1e-6)
+    assert first["clean_loss"] == pytest.approx((omniglot.errors(model, data, data.rows) ** 2).mean())
+    assert first["clean_loss"] != pytest.approx(first["train_loss"], rel=1e-3)
+    # Sum adds up single images, so the errors of two glyphs can be looked up in those of one.
+    bias = first["bias"]
+    both = [bias[a] + bias[b] for a, b in first["pairs"]]
+    assert np.corrcoef(both, first["pair_bias"])[0, 1] > 0.999
+    clean = harm.run(harmed(lr=1e-2))
+    assert clean["victim"] == first["victim"]
+    assert clean["clean_loss"] == pytest.approx(clean["train_loss"], rel=1e-9)
+
+
+# -------------------------------------------------------------------------------------------- limits
+
+
+def test_targets_by_hand():
+    labels = np.array([[1, 2, 9], [0, 3, 3], [9, 9, 9]])
+    every = np.indices((10, 10, 10)).reshape(3, -1).T
+    by_hand = {
+        "sum": [12, 6, 27],
+        "weighted": [32, 15, 54],
+        "max": [9, 3, 9],
+        "product": [18, 0, 729],
+        "parity": [0, 0, 1],
+    }
+    assert by_hand.keys() == limits.TARGETS.keys()
+    for kind, values in by_hand.items():
+        assert limits.TARGETS[kind](labels).tolist() == values
+        found = limits.target(labels, kind)
+        assert found.dtype == np.float32
+        scale = found[2] / values[2]
+        assert found == pytest.approx(scale * np.array(values))
+        assert limits.target(every, kind).std(dtype=float) == pytest.approx(np.sqrt(3 * 99 / 12), rel=1e-6)
+    with pytest.raises(ValueError, match="'mean'"):
+        limits.target(labels, "mean")
+
+
+def test_an_oracle_sees_labels_only():
+    config = limits.Config("linear", 0.0, 0, oracle=True, **SMALL)
+    data = omniglot.training_set(config)
+    shown = limits.shown(config, data)
+    assert shown.images.shape == (len(data.images), 10)
+    assert (shown.images.argmax(1) == data.labels).all()
+    assert (shown.images.sum(1) == 1).all()
+    assert limits.shown(dataclasses.replace(config, oracle=False), data) is data
+
+
+@pytest.mark.parametrize("architecture", ["sum", "deep_sets"])
+def test_an_oracle_learns_the_sum(architecture):
+    """With the labels in hand the sum of two rare labels is nearly right, long before the images' is."""
+    settings = SMALL | {"size": 2000, "epochs": 30, "lr": 4e-3, "width": 4}
+    found = limits.run(limits.Config(architecture, 0.0, 0, oracle=True, **settings))
+    assert found["train_loss"] < 0.1
+    assert found["test_loss"] < 0.1 * found["constant_loss"]
+    if architecture == "sum":
+        assert max(found["by_parts"]) < 0.1 * found["constant_loss"], "a sum goes on to other numbers"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "target"),
+    [("after_2", "sum"), ("attention", "sum"), ("deep_sets", "product"), ("linear", "weighted")],
+)
+def test_limits_point_repeats_and_adds_up(architecture, target):
+    config = limits.Config(architecture, 0.0, 0, target=target, **(SMALL | {"lr": 1e-2}))
+    first, again = limits.run(config), limits.run(dataclasses.asdict(config))
+    assert records._plain(first, "metrics") == records._plain(again, "metrics")
+    assert np.mean(first["by_position"]) == pytest.approx(first["test_loss"])
+    assert ("by_parts" in first) == (architecture == "attention")
+    data = omniglot.training_set(config)
+    test = omniglot.held_out(config, data)
+    values = limits.target(test.labels[test.rows], target).astype(float)
+    assert first["constant_loss"] == pytest.approx(values.var(axis=1).mean(), rel=1e-6)
+    assert first["weights"] == sum(p.numel() for p in models.build(architecture, 1).parameters())
+    model, _ = limits.train(config, progress=False)
+    direct = evaluation.mse(
+        model,
+        data.images,
+        data.rows,
+        limits.target(data.labels[data.rows], target).astype(float),
+        factorised=False,
+    )
+    assert direct == pytest.approx(first["train_loss"], rel=1e-4)
+
+
+def test_sets_of_any_number_hold_up_to_two_glyphs():
+    config = limits.Config("sum", 0.0, 0, **SMALL)
+    test = omniglot.held_out(config, omniglot.training_set(config))
+    for number in limits.PARTS:
+        rows = limits.with_parts(test, number)
+        assert rows.shape == (1000, number)
+        glyphs = np.isin(rows, test.glyphs)
+        assert (glyphs.sum(1) == min(number, 2)).all()
+        if number > 1:
+            assert (test.labels[rows[:, 0]] != test.labels[rows[:, 1]]).all()
+        assert np.isin(rows[~glyphs], test.digits).all()
+
+
+def test_parts_of_sum_do_not_depend_on_the_way_of_evaluation():
+    config = limits.Config("sum", 0.0, 0, **SMALL)
+    model, _ = limits.train(config, progress=False)
+    test = omniglot.held_out(config, omniglot.training_set(config))
+    single = evaluation.predict(model, test.images, np.arange(len(test.images))[:, None])
+    for number in (2, 5):
+        rows = limits.with_parts(test, number)
+        assert evaluation.predict(model, test.images, rows) == pytest.approx(single[rows].sum(1), abs=1e-3)
