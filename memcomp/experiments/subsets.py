@@ -1,9 +1,9 @@
 """Memorization measured: networks trained on random subsets of one set of triplets (Feldman and Zhang, 2020).
 
 All networks of a grid share one training set, that of :mod:`memcomp.experiments.omniglot`; each is trained
-on a random part of its triplets. A record holds which of the followed triplets the network was trained on and how
-it does on them and on compositions of their rare images; :mod:`memcomp.memorization` makes scores of many
-records.
+on a random part of its triplets. A record holds which of the followed triplets the network was trained on
+and how it does on them and on compositions of their rare images; :mod:`memcomp.memorization` makes scores
+of many records.
 """
 
 import dataclasses
