@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from memcomp import evaluation, memorization, models, records, triplets
+from memcomp import evaluation, images, memorization, models, records, triplets
 from memcomp.experiments import harm, limits, omniglot, subsets
 
 MODULES = subsets, harm, limits
@@ -25,10 +25,13 @@ def test_grids(module):
         assert len(grid) == len({key(module, config) for config in grid})
         assert min(module.work(config) for config in grid) > 0
     recipe = {"epochs": 300, "batch_size": 256, "lr": 1e-4, "size": 40_000, "dataset": "mnist", "width": 64}
+    longer = {300, 600} if module is subsets else {300}
+    assert {config.epochs for config in module.grid("paper")} == longer
     for config in module.grid("paper"):
-        assert dataclasses.asdict(config).items() >= recipe.items()
+        assert (dataclasses.asdict(config) | {"epochs": 300}).items() >= recipe.items()
     grid = module.grid("quick", dataset="mnist", seeds=1, epochs=3, width=5, mixed=True)
-    assert {(c.dataset, c.seed, c.epochs, c.width, c.mixed) for c in grid} == {("mnist", 0, 3, 5, True)}
+    assert {(c.dataset, c.seed, c.width, c.mixed) for c in grid} == {("mnist", 0, 5, True)}
+    assert {c.epochs for c in grid} == {3 * length // 300 for length in longer}
     with pytest.raises(ValueError, match="'papre'"):
         module.grid("papre")
 
@@ -88,7 +91,7 @@ def test_subsets_point_repeats_and_adds_up(drawings):
     assert first["kind"][: 10 * drawings] == ["glyph"] * 10 * drawings
     assert len(first["composed"]) == len(first["bias"]) == len(first["kind"]) - first["kind"].count("common")
     assert 0 < sum(first["member"]) < len(first["member"])
-    assert ("pair_loss" in first) == (drawings == 1)
+    assert ("pair_loss" in first) == ("other" in first) == (drawings == 1)
     if drawings == 1:
         assert np.mean(first["pair_loss"]) == pytest.approx(first["test_loss"], rel=1e-4)
     model, _ = subsets.train(config, progress=False)
@@ -97,6 +100,19 @@ def test_subsets_point_repeats_and_adds_up(drawings):
     member = subsets.subset(config, data)
     assert first["train_loss"] == pytest.approx((error[member] ** 2).mean())
     assert first["left_loss"] == pytest.approx((error[~member] ** 2).mean())
+
+
+def test_other_drawings_are_of_the_same_glyphs_and_in_no_training_set():
+    config = subsets.Config("sum", 0.0, 0, **SMALL)
+    data = subsets.shared_set(config)
+    drawn, classes = images.load("glyphs", "train")
+    place = {image.tobytes(): label for image, label in zip(drawn, classes)}
+    found = subsets.other_drawings(config, data)
+    own = [place[image.tobytes()] for image in data.images[data.glyphs]]
+    assert [place[image.tobytes()] for image in found] == np.repeat(own, subsets.OTHERS).tolist()
+    trained = {image.tobytes() for image in data.images}
+    assert not trained & {image.tobytes() for image in found}
+    assert len({image.tobytes() for image in found}) == 10 * subsets.OTHERS
 
 
 def test_a_record_of_subsets_becomes_scores():

@@ -206,7 +206,7 @@ def measure(model, config, data_root=None):
         "pairs": test.labels[test.rows[0][: by_pair.shape[1], 1:]],
         "pair_loss": (by_pair**2).mean(0).round(5),
         "pair_bias": by_pair.mean(0).round(4),
-        **compositions(model, data, test, data.glyphs),
+        **compositions(model, test, data.images[data.glyphs], data.labels[data.glyphs]),
         "residual": error[data.where[:, 0]].round(4),
         "train_loss": (given**2).mean(),
         "clean_loss": (error**2).mean(),

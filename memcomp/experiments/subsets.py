@@ -37,12 +37,13 @@ class Config(omniglot.Config):
 # Half of the triplets, as many as a network of half the quick size has: of all shares this one tells a
 # difference of two means from the fewest networks.
 QUICK = omniglot.QUICK | {"share": 0.5}
-POINTS = (  # architecture, weight decay, drawings of each glyph
-    *(("sum", decay, 1) for decay in (0.0, 0.01, 0.1, 0.5, 2.0)),
-    *(("two_layer", decay, 1) for decay in (0.0, 0.5)),
-    ("cross_channel", 0.0, 1),
-    ("sum", 0.0, 10),
+POINTS = (  # architecture, weight decay, drawings of each glyph, epochs in units of the recipe's
+    *(("sum", decay, 1, 1) for decay in (0.0, 0.01, 0.1, 0.5, 2.0)),
+    *((other, decay, 1, 1) for other in ("linear", "two_layer", "cross_channel") for decay in (0.0, 0.5)),
+    ("sum", 0.0, 1, 2),
+    ("sum", 0.0, 10, 1),
 )
+OTHERS = 5  # drawings of a glyph that no network was trained on
 
 
 def grid(
@@ -62,7 +63,7 @@ def grid(
     Parameters
     ----------
     profile : {"quick", "paper"}
-        ``paper``: the paper's recipe and share, 100 networks a point. ``quick``: 11 networks, on halves.
+        ``paper``: the paper's recipe and share, 100 networks a point. ``quick``: 9 networks, on halves.
     dataset : str, optional
         In place of the profile's: ``embedded`` for ``quick``, ``mnist`` for ``paper``.
     seeds, epochs, width : int, optional
@@ -79,10 +80,18 @@ def grid(
     settings = dict(QUICK) if profile == "quick" else {}
     given = {"dataset": dataset, "epochs": epochs, "width": width, "mixed": mixed, "cuda_graph": cuda_graph}
     settings |= {name: value for name, value in given.items() if value is not None}
-    number = seeds if seeds is not None else 11 if profile == "quick" else 100
+    number = seeds if seeds is not None else 9 if profile == "quick" else 100
+    once = Config("sum", 0.0, 0, **settings)
     return [
-        Config(architecture, decay, seed, drawings=drawings, **settings)
-        for architecture, decay, drawings in POINTS
+        dataclasses.replace(
+            once,
+            architecture=architecture,
+            weight_decay=decay,
+            drawings=drawings,
+            epochs=longer * once.epochs,
+            seed=seed,
+        )
+        for architecture, decay, drawings, longer in POINTS
         for seed in range(number)
     ]
 
@@ -155,9 +164,10 @@ def run(config, device="cpu", data_root=None, progress=False):
         ``kind`` (R): what each followed triplet holds, ``glyph``, ``nine`` or ``common``; ``member`` (R): 1
         if the network was trained on it; ``error`` (R): output minus target on it; ``composed`` (S): mean
         squared error on compositions of each rare image with held-out digits from 0 to 4, over three
-        positions; ``bias`` (S): mean error there. For one drawing a glyph also ``pairs`` (45 × 2), the glyphs
-        of each pair, and ``pair_loss`` (45), the mean squared error on compositions of the two and a held-out
-        digit.
+        positions; ``bias`` (S): mean error there. For one drawing a glyph also ``other`` (10): the same loss
+        with ``OTHERS`` drawings of each glyph that are not in the training set; ``pairs`` (45 × 2), the
+        glyphs of each pair, and ``pair_loss`` (45), the mean squared error on compositions of the two and a
+        held-out digit.
 
         Mean squared errors: ``train_loss``, on the subset; ``left_loss``, on the other triplets;
         ``fresh_loss``, on held-out digits drawn like the training digits; ``test_loss``, on the composed test
@@ -214,24 +224,52 @@ def measure(model, config, data_root=None):
         "left_loss": (error[~member] ** 2).mean(),
         "fresh_loss": (omniglot.errors(model, test, fresh) ** 2).mean(),
         "test_loss": np.mean([(part**2).mean() for part in tests]),
-        **compositions(model, data, test, rare),
+        **compositions(model, test, data.images[rare], data.labels[rare]),
     }
     if config.drawings == 1:
         squared = np.square(tests).reshape(3, len(test.digits), -1).mean((0, 1))
         pairs = test.labels[test.rows[0][: len(squared), 1:]]
         assert len({frozenset(pair) for pair in pairs.tolist()}) == len(list(combinations(range(10), 2)))
-        found |= {"pairs": pairs, "pair_loss": squared.round(5)}
+        drawings = other_drawings(config, data, data_root)
+        unseen = compositions(model, test, drawings, np.repeat(np.arange(10), OTHERS))["composed"]
+        found |= {
+            "other": unseen.reshape(10, OTHERS).mean(1).round(5),
+            "pairs": pairs,
+            "pair_loss": squared.round(5),
+        }
     return found
 
 
-def compositions(model, data, test, rare, pairs=100):
-    """Return the error of each rare image beside pairs of held-out digits, over three positions."""
+def compositions(model, test, drawn, labels, pairs=100):
+    """Return the error of each image beside pairs of held-out digits, over three positions."""
     rng = np.random.default_rng(2)
-    pool = np.concatenate([test.images, data.images[rare]])
-    labels = np.concatenate([test.labels, data.labels[rare]])
-    both = dataclasses.replace(test, images=pool, labels=labels)
+    both = dataclasses.replace(
+        test,
+        images=np.concatenate([test.images, drawn]),
+        labels=np.concatenate([test.labels, labels]),
+    )
     company = rng.choice(test.digits, (pairs, 2))
-    places = len(test.images) + np.arange(len(rare))
+    places = len(test.images) + np.arange(len(drawn))
     rows = np.stack([triplets.composed(places, company, position) for position in range(3)])
-    error = omniglot.errors(model, both, rows.reshape(-1, 3)).reshape(3, len(rare), pairs)
+    error = omniglot.errors(model, both, rows.reshape(-1, 3)).reshape(3, len(drawn), pairs)
     return {"composed": (error**2).mean((0, 2)).round(5), "bias": error.mean((0, 2)).round(4)}
+
+
+def other_drawings(config, data, data_root=None):
+    """Return ``OTHERS`` drawings of each glyph of a training set that are not in it.
+
+    Returns
+    -------
+    ndarray, uint8, shape (10 · OTHERS, 28, 28)
+        In the order of the glyphs' labels.
+    """
+    drawn, classes = images.load(omniglot.GLYPHS[config.dataset], "train", data_root)
+    chosen = data.images[data.glyphs]
+    used = np.array([(drawn == image).all((1, 2)) for image in chosen])
+    rng = np.random.default_rng([5, config.data])
+    found = []
+    for label in range(10):
+        mine = used[data.labels[data.glyphs] == label].any(0)
+        free = np.flatnonzero((classes == classes[mine.argmax()]) & ~used.any(0))
+        found.append(rng.choice(free, OTHERS, replace=False))
+    return drawn[np.concatenate(found)]
