@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memcomp import experiments, records, sweep
+from memcomp import batch, experiments, records, sweep
 from memcomp.__main__ import parser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,3 +62,17 @@ def test_the_table_of_costs_counts_the_points_that_the_grids_have():
         for profile, count in zip(("quick", "paper"), told):
             points = sum(len(grid.configs) for grid in sweep.grids(chapter, profile))
             assert count == (f"{points:,}" if points else "none")
+
+
+def test_the_guide_sweeps_cheap_chapters_first_and_says_which_takes_most():
+    text = (ROOT / "book/guide_reproduce.md").read_text()
+    listed = re.findall(r"^\$ memcomp sweep (\w+) --profile paper$", text, flags=re.M)
+    chapters = [name for each in listed for name in batch.find(each)]
+    assert sorted(chapters) == sorted(experiments.CHAPTERS)
+    costs = [
+        sum(grid.work(config) for grid in sweep.grids(chapter, "paper") for config in grid.configs.values())
+        for chapter in chapters
+    ]
+    assert costs == sorted(costs)
+    assert chapters[-1] == "08_mnist_sum"
+    assert costs[-1] > sum(costs[:-1])

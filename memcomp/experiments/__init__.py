@@ -12,5 +12,8 @@ CHAPTERS = {
     "07_gaussian": ("gaussian",),
     "08_mnist_sum": ("mnist_sum",),
     "09_omniglot": ("omniglot",),
+    "10_memorization_scores": ("subsets",),
+    "11_when_memorization_hurts": ("harm",),
+    "12_where_composition_breaks": ("limits",),
 }
 """The experiments that each chapter collects, by the name of its notebook."""
