@@ -59,10 +59,10 @@ class LeftOut:
 def leave_one_out(X, y, penalty: float = 0.0) -> LeftOut:
     r"""Fit a linear model, and at once all that lack one row, without fitting again.
 
-    Without row i the solution is :math:`\hat\beta_{-i} = \hat\beta - C_i r_i`; :math:`C_i` is the derivative
-    of :math:`\hat\beta` in label i and :math:`r_i` the left-out residual. For ridge,
-    :math:`C = (X'X + \lambda I)^{-1} X'` and :math:`r_i = (y_i - x_i'\hat\beta) / (1 - h_i)`; for the minimum
-    norm see :func:`memcomp.linear.leave_one_out`.
+    Without row i the solution is :math:`\hat\beta_{-i} = \hat\beta - C_i r_{-i}`; :math:`C_i` is the
+    derivative of :math:`\hat\beta` in label i and :math:`r_{-i}` the left-out residual. For ridge,
+    :math:`C = (X'X + \lambda I)^{-1} X'` and :math:`r_{-i} = (y_i - x_i'\hat\beta) / (1 - h_i)`; for the
+    minimum norm see :func:`memcomp.linear.leave_one_out`.
 
     Parameters
     ----------

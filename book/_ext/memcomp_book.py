@@ -183,11 +183,23 @@ class Scorecard(BookDirective):
     """Every claim of every chapter, what was measured at quick scale beside what was measured at the paper's.
 
     A chapter that is cheap enough measures at the paper's scale with its quick profile already.
+
+    With ``:sources:`` or ``:chapters:``, texts and numbers separated by commas, only the claims whose source
+    holds one of the texts, or whose chapter is one of those.
     """
+
+    option_spec: ClassVar = {"sources": directives.unchanged, "chapters": directives.unchanged}
 
     def build(self):
         """Gather the claims, count the verdicts, write the table."""
-        scores = {}  # (chapter, id) -> scale -> claim; "any" -> the claim that gives the statement
+        scores = self.chosen(self.scores())
+        if not scores:
+            return [nodes.paragraph("", "No chapter has reported such a claim yet.")]
+        return [nodes.raw("", self.counts(scores) + self.body(scores), format="html")]
+
+    def scores(self):
+        """Return all claims: (chapter, id) to the claim at each scale, and one that gives the statement."""
+        scores = {}  # "any" is the claim that gives the statement
         for docname, path in chapters(self.env):
             for claim in claims_of(path):
                 scores[docname, claim["id"]] = {claim["scale"]: claim, "any": claim, "on page": True}
@@ -197,9 +209,24 @@ class Scorecard(BookDirective):
                 for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]:
                     score = scores.setdefault((docname, claim["id"]), {"any": claim})
                     score[claim["scale"]] = claim
-        if not scores:
-            return [nodes.paragraph("", "No chapter has reported a claim yet.")]
-        return [nodes.raw("", self.counts(scores) + self.body(scores), format="html")]
+        return scores
+
+    def chosen(self, scores):
+        """Return those of the claims that the options ask for; without options all."""
+        sources, numbers = (
+            [part.strip() for part in self.options.get(name, "").split(",") if part.strip()]
+            for name in ("sources", "chapters")
+        )
+        if not self.options:
+            return scores
+        if not all(re.fullmatch(r"\d\d", number) for number in numbers):
+            raise self.error(f"memcomp-scorecard: chapters are numbers of two digits, got {numbers}")
+        return {
+            (docname, identity): score
+            for (docname, identity), score in scores.items()
+            if CHAPTER.match(docname).group(1) in numbers
+            or any(source in score["any"]["source"] for source in sources)
+        }
 
     def counts(self, scores):
         """Return the verdicts counted, per scale."""
@@ -245,7 +272,7 @@ class Scorecard(BookDirective):
             for name in ("Claim", "Paper", *(f"Ours, {scale} scale" for scale in SCALES))
         )
         return (
-            '<table class="memcomp-claims memcomp-scorecard"><caption>Every claim, its published value, our '
+            '<table class="memcomp-claims memcomp-scorecard"><caption>Claims, their published values, our '
             "values and verdicts. ± is one standard deviation over n runs, if it says nothing else.</caption>"
             f"<thead><tr>{head}</tr></thead>{''.join(parts)}</table>"
         )

@@ -180,8 +180,23 @@ def test_scorecard_holds_every_claim_of_every_chapter(chapters, pages):
         assert claims <= rows, f"{name}: {claims - rows} not on the scorecard"
 
 
-def test_scorecard_counts_what_it_shows(pages):
-    page = pages["book/scorecard.html"]
+def test_what_is_new_lists_the_claims_of_this_book_and_no_others(pages):
+    def claims(name):
+        rows = pages[name].select("table.memcomp-scorecard tr[id]")
+        return {row["id"]: row.find(class_="source").text for row in rows}
+
+    every, new = claims("book/scorecard.html"), claims("book/beyond.html")
+    assert new == {
+        one: source
+        for one, source in every.items()
+        if re.match("claim-1[012]_", one) or "this book" in source or "beyond the paper" in source
+    }
+    assert 0 < len(new) < len(every)
+
+
+@pytest.mark.parametrize("name", ["scorecard", "beyond"])
+def test_scorecard_counts_what_it_shows(pages, name):
+    page = pages[f"book/{name}.html"]
     for place, scale in enumerate(("quick", "paper"), start=3):
         shown = [one.text for one in page.select(f".memcomp-scorecard tr[id] > :nth-child({place}) .verdict")]
         row = next(row for row in page.select(".memcomp-counts tbody tr") if row.th.text.startswith(scale))
