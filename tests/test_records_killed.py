@@ -126,9 +126,9 @@ def test_forty_points_survive_two_dead_workers_and_a_dead_client(tmp_path, log):
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in first), seconds=60)  # workers follow it
     ended = log.count("end")
     survived = stored_points(root)  # reads and checks every record
-    assert 8 <= len(survived) < points
     # A point can have ended in the instant before its record was written, one for each of the two workers.
     assert len(set(ended) - set(survived)) <= 2
+    assert 8 - 2 <= len(survived) < points
 
     outcome = []
     run = functools.partial(logged, log=log.path)
