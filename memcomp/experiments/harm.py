@@ -10,7 +10,7 @@ import numpy as np
 
 from memcomp import records, triplets
 from memcomp.experiments import mnist_sum, omniglot
-from memcomp.experiments.subsets import compositions, omniglot_provenance
+from memcomp.experiments.subsets import compositions
 
 DAMAGES = ("none", "label", "pair", "noise")
 PAIRS = ((1, 8), (2, 9))  # glyphs that are made to meet; their halves differ by 3.5 from either
@@ -172,7 +172,7 @@ def run(config, device="cpu", data_root=None, progress=False):
     return {
         **measure(model, config, data_root),
         "history": [round(loss, 5) for loss in history["loss"]],
-        "data": omniglot_provenance(config, data_root),
+        "data": omniglot.provenance(config, data_root),
     }
 
 

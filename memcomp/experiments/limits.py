@@ -11,7 +11,6 @@ import numpy as np
 
 from memcomp import evaluation, models, records, triplets
 from memcomp.experiments import mnist_sum, omniglot
-from memcomp.experiments.subsets import omniglot_provenance
 
 DEPTHS = ("cross_channel", "after_1", "after_2", "after_3", "after_4", "linear")  # from the input to the head
 HEADS = ("sum", "linear", "two_layer", "deep_sets", "attention")
@@ -150,7 +149,7 @@ def run(config, device="cpu", data_root=None, progress=False):
     return {
         **measure(model, config, data_root),
         "history": [round(loss, 5) for loss in history["loss"]],
-        "data": omniglot_provenance(config, data_root),
+        "data": omniglot.provenance(config, data_root),
     }
 
 

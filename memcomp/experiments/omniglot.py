@@ -311,12 +311,17 @@ def run(config, device="cpu", data_root=None, progress=False):
     """
     config = config if isinstance(config, Config) else Config(**config)
     model, history = train(config, device, data_root, progress)
-    data = [images.provenance(name, data_root) for name in (config.dataset, GLYPHS[config.dataset])]
     return {
         **measure(model, config, data_root),
         "history": [round(loss, 5) for loss in history["loss"]],
-        "data": {key: "; ".join(part[key] for part in data) for key in ("source", "sha256")},
+        "data": provenance(config, data_root),
     }
+
+
+def provenance(config, data_root=None):
+    """Return source and checksum of the digits and the glyphs, as one data source."""
+    data = [images.provenance(name, data_root) for name in (config.dataset, GLYPHS[config.dataset])]
+    return {key: "; ".join(part[key] for part in data) for key in ("source", "sha256")}
 
 
 def train(config, device="cpu", data_root=None, progress=True):

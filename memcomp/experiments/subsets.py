@@ -178,15 +178,8 @@ def run(config, device="cpu", data_root=None, progress=False):
     return {
         **measure(model, config, data_root),
         "history": [round(loss, 5) for loss in history["loss"]],
-        "data": omniglot_provenance(config, data_root),
+        "data": omniglot.provenance(config, data_root),
     }
-
-
-def omniglot_provenance(config, data_root=None):
-    """Return source and checksum of the digits and the glyphs, as one data source."""
-    names = (config.dataset, omniglot.GLYPHS[config.dataset])
-    data = [images.provenance(name, data_root) for name in names]
-    return {key: "; ".join(part[key] for part in data) for key in ("source", "sha256")}
 
 
 def train(config, device="cpu", data_root=None, progress=True):
