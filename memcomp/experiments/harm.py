@@ -68,11 +68,8 @@ def grid(
     -------
     list of Config
     """
-    if profile not in ("quick", "paper"):
-        raise ValueError(f"unknown profile {profile!r}; choose 'quick' or 'paper'")
-    settings = dict(QUICK) if profile == "quick" else {}
     given = {"dataset": dataset, "epochs": epochs, "width": width, "mixed": mixed, "cuda_graph": cuda_graph}
-    settings |= {name: value for name, value in given.items() if value is not None}
+    settings = mnist_sum.training_settings({"quick": QUICK, "paper": {}}, profile, given)
 
     def points(number, decays, **damage):
         number = seeds if seeds is not None else number if profile == "quick" else 10

@@ -107,11 +107,8 @@ def grid(
     -------
     list of Config
     """
-    if profile not in ("quick", "paper"):
-        raise ValueError(f"unknown profile {profile!r}; choose 'quick' or 'paper'")
-    settings = dict(QUICK) if profile == "quick" else {}
     given = {"dataset": dataset, "epochs": epochs, "width": width, "mixed": mixed, "cuda_graph": cuda_graph}
-    settings |= {name: value for name, value in given.items() if value is not None}
+    settings = training_settings({"quick": QUICK, "paper": {}}, profile, given)
     if profile == "quick":
         counts, weighted_counts, number, weighted_number = (50, 150, 350), (50, 350), 4, 2
     else:
@@ -136,6 +133,32 @@ def grid(
         if "sum" in architectures and profile == "quick"
     ]
     return sums + weighted + apart
+
+
+def training_settings(profiles, profile, given):
+    """Return what a grid's configs have in common: a profile's settings, but those that are given.
+
+    Parameters
+    ----------
+    profiles : dict
+        Settings by the name of the profile.
+    profile : str
+    given : dict
+        Settings in place of the profile's; None leaves the profile's.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        For an unknown profile.
+    """
+    if profile not in profiles:
+        *others, last = map(repr, profiles)
+        raise ValueError(f"unknown profile {profile!r}; choose {', '.join(others)} or {last}")
+    return profiles[profile] | {name: value for name, value in given.items() if value is not None}
 
 
 def work(config):

@@ -115,11 +115,8 @@ def grid(
     -------
     list of Config
     """
-    if profile not in ("quick", "medium", "paper"):
-        raise ValueError(f"unknown profile {profile!r}; choose 'quick', 'medium' or 'paper'")
-    settings = dict({"quick": QUICK, "medium": MEDIUM, "paper": {}}[profile])
     given = {"dataset": dataset, "epochs": epochs, "width": width, "mixed": mixed, "cuda_graph": cuda_graph}
-    settings |= {name: value for name, value in given.items() if value is not None}
+    settings = mnist_sum.training_settings({"quick": QUICK, "medium": MEDIUM, "paper": {}}, profile, given)
     base = Config("sum", 0.0, 0, **settings)
 
     def points(number, architectures=("sum",), decays=(0.0, 0.5), **changes):

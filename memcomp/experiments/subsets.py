@@ -75,11 +75,8 @@ def grid(
     -------
     list of Config
     """
-    if profile not in ("quick", "paper"):
-        raise ValueError(f"unknown profile {profile!r}; choose 'quick' or 'paper'")
-    settings = dict(QUICK) if profile == "quick" else {}
     given = {"dataset": dataset, "epochs": epochs, "width": width, "mixed": mixed, "cuda_graph": cuda_graph}
-    settings |= {name: value for name, value in given.items() if value is not None}
+    settings = mnist_sum.training_settings({"quick": QUICK, "paper": {}}, profile, given)
     number = seeds if seeds is not None else 9 if profile == "quick" else 100
     once = Config("sum", 0.0, 0, **settings)
     return [
