@@ -59,8 +59,13 @@ from collections.abc import Iterable
 import numpy as np
 from tqdm import tqdm
 
-FIELDS = ("key", "experiment", "profile", "version", "config", "metrics", "data", "provenance", "checksum")
+FIELDS = (
+    *("key", "experiment", "profile", "version", "config", "given"),
+    *("metrics", "data", "provenance", "checksum"),
+)
 """Fields of a record, in the order in which they are written."""
+
+_CONFIGS = {}  # the class of an experiment's configs, by the experiment's name
 
 _NAME = r"[a-z][a-z0-9_]*"
 
@@ -92,7 +97,7 @@ class PointsFailed(Exception):
 # Experiments, configs and keys
 
 
-def experiment(name, version):
+def experiment(name, version, config=None):
     """Make a function from config to metrics an experiment that `collect` can run.
 
     Parameters
@@ -102,6 +107,10 @@ def experiment(name, version):
     version : int
         Part of every key. Raise it when the meaning of a config or a metric changes: records of another
         version are then never taken for results of this one.
+    config : type, optional
+        The dataclass of its configs. The function then receives an instance of it, and a key depends only on
+        the fields that differ from their defaults: a field added later, with a default that means what was
+        done before, leaves all keys as they are.
 
     Returns
     -------
@@ -120,9 +129,14 @@ def experiment(name, version):
         )
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(f"version of experiment {name!r} must be a positive integer; got {version!r}")
+    if config is not None and not (isinstance(config, type) and dataclasses.is_dataclass(config)):
+        raise TypeError(f"config of experiment {name!r} must be a dataclass; got {config!r}")
 
     def decorate(function):
         function.experiment, function.version = name, version
+        _CONFIGS.pop(name, None)
+        if config is not None:
+            _CONFIGS[name] = config
         return function
 
     return decorate
@@ -200,15 +214,56 @@ def _integral(value):
     return [_integral(item) for item in value] if isinstance(value, list) else value
 
 
+def _as_config(name, config):
+    """Return a config as the run function takes it: of the experiment's class, where it has one."""
+    kind = _CONFIGS.get(name)
+    return kind(**config) if kind is not None and isinstance(config, dict) else config
+
+
+def _given(config):
+    """Return the names of a config's entries that say which point it is: those that are not defaults."""
+    plain = _integral(plain_config(config))
+    if isinstance(config, dict):
+        return sorted(plain)
+    defaults = _integral(plain_config(defaults_of(type(config))))
+    return sorted(name for name in plain if name not in defaults or plain[name] != defaults[name])
+
+
+def defaults_of(kind):
+    """Return the defaults of a dataclass's fields.
+
+    Parameters
+    ----------
+    kind : type
+
+    Returns
+    -------
+    dict
+    """
+    found = {}
+    for field in dataclasses.fields(kind):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
+def _hash(experiment, version, config, given):
+    content = {"experiment": experiment, "version": version, "config": {name: config[name] for name in given}}
+    return hashlib.sha256(_canonical_json(_integral(content)).encode()).hexdigest()[:16]
+
+
 def key_of(experiment, version, config):
-    """Return the key of a point: a short hash of the experiment, its version and the config.
+    """Return the key of a point: a short hash of the experiment, its version and what its config sets.
 
     Parameters
     ----------
     experiment : str
     version : int
     config : dict or dataclass instance
-        The order of its entries does not matter; 1 and 1.0 are the same.
+        Of a dataclass, fields that have their default do not count. The order of entries does not matter; 1
+        and 1.0 are the same.
 
     Returns
     -------
@@ -222,8 +277,8 @@ def key_of(experiment, version, config):
     >>> key_of("toy", 1, {"a": 1}) == key_of("toy", 2, {"a": 1})
     False
     """
-    content = {"experiment": experiment, "version": version, "config": _integral(plain_config(config))}
-    return hashlib.sha256(_canonical_json(content).encode()).hexdigest()[:16]
+    config = _as_config(experiment, config)
+    return _hash(experiment, version, plain_config(config), _given(config))
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -341,8 +396,8 @@ def _problem(record, path):
     try:
         if record["checksum"] != _checksum(record):
             return "its checksum does not match its content"
-        key = key_of(record["experiment"], record["version"], record["config"])
-    except (TypeError, ValueError) as error:
+        key = _hash(record["experiment"], record["version"], record["config"], record["given"])
+    except (TypeError, ValueError, KeyError) as error:
         return f"its content is not that of a record ({error})"
     if record["key"] != key or path.stem != key:
         return f"its content belongs to the key {key}, not to this file name"
@@ -395,11 +450,14 @@ def load(experiment, profile="quick", root=None, version=None):
 
 
 def _read_all(paths):
-    """Read records, and report all damaged ones at once."""
+    """Read records, with the defaults of fields that are younger; report all damaged ones at once."""
     found, problems = [], []
     for path in paths:
         try:
-            found.append(read(path))
+            record = read(path)
+            if kind := _CONFIGS.get(record["experiment"]):
+                record["config"] = plain_config(defaults_of(kind)) | record["config"]
+            found.append(record)
         except RecordError as error:
             problems.append(str(error))
     if problems:
@@ -514,6 +572,7 @@ def _run_point(run, config, key, job):
         "profile": job.profile,
         "version": job.version,
         "config": plain_config(config),
+        "given": _given(config),
         "metrics": _plain(metrics, "metrics"),
         "data": _plain(data, "data"),
         "provenance": {
@@ -689,11 +748,11 @@ def collect(
         raise ValueError("give workers or client, not both: a client's cluster has its own workers")
     if workers is not None and (not isinstance(workers, int) or workers < 0):
         raise ValueError(f"workers must be an integer ≥ 0; got {workers!r}")
-    configs = list(grid) if isinstance(grid, Iterable) and not isinstance(grid, dict) else None
-    if configs is None:
+    if not isinstance(grid, Iterable) or isinstance(grid, dict):
         raise TypeError(
             f"grid must be a list of configs; got {type(grid).__name__}. For one point pass [config]"
         )
+    configs = [_as_config(name, config) for config in grid]
     folder = _folder(root, profile, name)
     keys = [key_of(name, version, config) for config in configs]
     points = dict(zip(reversed(keys), reversed(configs)))  # the first of equal configs is the one that runs

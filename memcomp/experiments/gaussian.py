@@ -73,7 +73,7 @@ def work(config):
     return config.epochs * config.triplets * config.width
 
 
-@records.experiment("gaussian", version=1)
+@records.experiment("gaussian", version=1, config=Config)
 def run(config, progress=False):
     """Train one network and test it on composed triplets with an unseen 9.
 
@@ -91,7 +91,6 @@ def run(config, progress=False):
         deviation of the error of the network's part for a 9 (``nine_mean``, ``nine_sd``) and for a pair
         (``pair_mean``, ``pair_sd``), which make up the test loss; ``history``.
     """
-    config = config if isinstance(config, Config) else Config(**config)
     vectors, labels, rows = training_set(config)
     targets = triplets.targets(labels, rows)
     model = models.build("gaussian", config.width, seed=config.seed)

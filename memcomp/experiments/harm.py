@@ -137,7 +137,7 @@ def joined(data, config):
     return dataclasses.replace(data, rows=rows, where=where)
 
 
-@records.experiment("harm", version=1)
+@records.experiment("harm", version=1, config=Config)
 def run(config, device="cpu", data_root=None, progress=False):
     """Train one network on damaged data and test it against the truth.
 
@@ -164,7 +164,6 @@ def run(config, device="cpu", data_root=None, progress=False):
         ``fresh_loss``, on held-out digits drawn like the training digits; ``test_loss``, the mean of
         ``pair_loss``.
     """
-    config = config if isinstance(config, Config) else Config(**config)
     model, history = train(config, device, data_root, progress)
     return {
         **measure(model, config, data_root),

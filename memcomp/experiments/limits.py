@@ -114,7 +114,7 @@ def target(labels, kind):
     return (TARGETS[kind](labels) * scale).astype(np.float32)
 
 
-@records.experiment("limits", version=1)
+@records.experiment("limits", version=1, config=Config)
 def run(config, device="cpu", data_root=None, progress=False):
     """Train one network, or an oracle, and test it on combinations of its glyphs.
 
@@ -141,7 +141,6 @@ def run(config, device="cpu", data_root=None, progress=False):
 
         ``weights``: number of trained weights.
     """
-    config = config if isinstance(config, Config) else Config(**config)
     model, history = train(config, device, data_root, progress)
     return {
         **measure(model, config, data_root),

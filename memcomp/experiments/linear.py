@@ -86,7 +86,7 @@ def work(config):
     return min(config.n, -np.expm1(-config.n * p).sum()) ** 3
 
 
-@records.experiment("linear", version=1)
+@records.experiment("linear", version=1, config=Config)
 def run(config):
     r"""Draw one training set, solve it at every noise level, and measure the solution exactly.
 

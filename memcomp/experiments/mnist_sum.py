@@ -186,7 +186,7 @@ class HeldOut:
     pairs: np.ndarray
 
 
-@records.experiment("mnist_sum", version=1)
+@records.experiment("mnist_sum", version=1, config=Config)
 def run(config, device="cpu", data_root=None, progress=False):
     """Train one network and test it on composed triplets with an unseen 9.
 
@@ -209,7 +209,6 @@ def run(config, device="cpu", data_root=None, progress=False):
         ``bias`` is the mean error on the test. ``parts_mean`` and ``parts_sd`` (3 × 10): what held-out images
         of each digit add to the output at each position, in place of a 0 and beside 0s.
     """
-    config = config if isinstance(config, Config) else Config(**config)
     model, history = train(config, device, data_root, progress)
     return {
         **measure(model, config, data_root),

@@ -274,7 +274,7 @@ def held_out(config, train, data_root=None):
     )
 
 
-@records.experiment("omniglot", version=1)
+@records.experiment("omniglot", version=1, config=Config)
 def run(config, device="cpu", data_root=None, progress=False):
     """Train one network and test it on combinations of its glyphs.
 
@@ -306,7 +306,6 @@ def run(config, device="cpu", data_root=None, progress=False):
         ``norm_conv``, ``norm_gain``, ``norm_head``: Euclidean norms of the weights of all convolutions, of
         batch normalization and of the head, without biases.
     """
-    config = config if isinstance(config, Config) else Config(**config)
     model, history = train(config, device, data_root, progress)
     return {
         **measure(model, config, data_root),

@@ -142,7 +142,7 @@ def followed(config, data):
     return rows, np.concatenate([data.glyphs, data.rows[nines][lone[nines]]])
 
 
-@records.experiment("subsets", version=1)
+@records.experiment("subsets", version=1, config=Config)
 def run(config, device="cpu", data_root=None, progress=False):
     """Train one network on a random subset and follow some triplets, inside and outside of it.
 
@@ -170,7 +170,6 @@ def run(config, device="cpu", data_root=None, progress=False):
         ``fresh_loss``, on held-out digits drawn like the training digits; ``test_loss``, on the composed test
         of :mod:`memcomp.experiments.omniglot`, whether or not its glyphs were in the subset.
     """
-    config = config if isinstance(config, Config) else Config(**config)
     model, history = train(config, device, data_root, progress)
     return {
         **measure(model, config, data_root),
