@@ -8,7 +8,7 @@ import argparse
 import tempfile
 import time
 
-from memcomp import records, sweep
+from memcomp import cluster, records
 
 
 @records.experiment("sleep", version=1)
@@ -27,7 +27,7 @@ def measure(points, seconds):
     loop = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as root:
         start = time.perf_counter()
-        with sweep.cluster(workers=1) as client:
+        with cluster.connect(workers=1, folder=root) as client:
             client.wait_for_workers(1)
             started = time.perf_counter() - start
             start = time.perf_counter()

@@ -105,7 +105,7 @@ def _run(arguments):
 
 
 def _sweep(arguments):
-    from memcomp import batch, sweep
+    from memcomp import batch, cluster, sweep
 
     found = [
         grid
@@ -116,7 +116,7 @@ def _sweep(arguments):
         print(f"{arguments.chapter} trains nothing; `memcomp run {arguments.chapter}` executes it")
         return 0
     if arguments.dry_run:
-        workers = sweep.default_workers(arguments.workers, arguments.per_gpu)
+        workers = cluster.default_workers(arguments.workers, arguments.per_gpu)
         for grid in found:
             seconds, source = sweep.estimate(grid)
             missing = len(grid.missing())
@@ -136,7 +136,9 @@ def _sweep(arguments):
                 "has one (--scheduler, --slurm), or train on the CPU: -p device cpu"
             )
     failed = []
-    with sweep.cluster(arguments.workers, arguments.scheduler, arguments.slurm, arguments.per_gpu) as client:
+    where = arguments.workers, arguments.scheduler, arguments.slurm
+    runs = batch.project() / "runs"
+    with cluster.connect(*where, per_gpu=arguments.per_gpu, folder=runs) as client:
         print(f"dashboard: {client.dashboard_link}", flush=True)
         for grid in found:
             summary = sweep.sweep(grid, client, fresh=arguments.fresh, retry_failed=arguments.retry_failed)

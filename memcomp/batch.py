@@ -1,7 +1,6 @@
 """Run chapters with papermill, with the checks that papermill lacks (``memcomp run``)."""
 
 import ast
-import difflib
 import os
 import re
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import yaml
 
 import memcomp
+from memcomp.cluster import nearest
 
 # What a kernel prints when it lost the race for a port or did not come up; seen with several kernels at once.
 KERNEL_DID_NOT_START = re.compile(
@@ -264,9 +264,3 @@ def _check(values, known, where, chapter):
                 f"{chapter}: parameter {name!r} ({where}) is {value!r}, expected {type(default).__name__} "
                 f"like its default {default!r}"
             )
-
-
-def nearest(name, known):
-    """Return ``", did you mean …?"`` with the known name closest to a mistyped one, or an empty text."""
-    match = difflib.get_close_matches(str(name), list(known), n=1)
-    return f", did you mean {match[0]!r}?" if match else ""

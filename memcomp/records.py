@@ -28,19 +28,15 @@ Examples
 >>> folder.cleanup()
 """
 
-import asyncio
-import concurrent.futures
 import contextlib
 import copy
 import dataclasses
 import datetime
-import errno
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
+import inspect
 import json
-import logging
 import math
 import os
 import pathlib
@@ -52,12 +48,14 @@ import sys
 import tempfile
 import time
 import traceback
-import uuid
 import warnings
 from collections.abc import Iterable
 
+import filelock
 import numpy as np
 from tqdm import tqdm
+
+from memcomp import cluster
 
 FIELDS = (
     *("key", "experiment", "profile", "version", "config", "given"),
@@ -66,6 +64,7 @@ FIELDS = (
 """Fields of a record, in the order in which they are written."""
 
 _CONFIGS = {}  # the class of an experiment's configs, by the experiment's name
+_DRAWN_BY = {}  # the fields of an experiment's configs that its data are drawn by, likewise
 
 _NAME = r"[a-z][a-z0-9_]*"
 
@@ -81,12 +80,15 @@ class PointsFailed(Exception):
     ----------
     failures : list of (dict, str, str)
         For each failed point its config, the error in one line, and the traceback ("" if its process died).
+    keys : list of str
+        Of the failed points.
     records : list of dict
         The records of the points that are there.
     """
 
-    def __init__(self, experiment, failures, found):
-        self.failures, self.records = failures, found
+    def __init__(self, experiment, failed, found):
+        failures = self.failures = list(failed.values())
+        self.keys, self.records = list(failed), found
         total = len(failures) + len(found)
         lines = [f"{len(failures)} of {total} points of {experiment!r} failed; the others are stored:"]
         lines += [f"  {_canonical_json(config)}: {error}" for config, error, _ in failures]
@@ -97,7 +99,7 @@ class PointsFailed(Exception):
 # Experiments, configs and keys
 
 
-def experiment(name, version, config=None):
+def experiment(name, version, config=None, drawn_by=()):
     """Make a function from config to metrics an experiment that `collect` can run.
 
     Parameters
@@ -111,6 +113,9 @@ def experiment(name, version, config=None):
         The dataclass of its configs. The function then receives an instance of it, and a key depends only on
         the fields that differ from their defaults: a field added later, with a default that means what was
         done before, leaves all keys as they are.
+    drawn_by : sequence of str
+        Fields of the config that decide what data a point is computed from, for data that are drawn. By
+        default all points with one source must have the same data.
 
     Returns
     -------
@@ -135,6 +140,7 @@ def experiment(name, version, config=None):
     def decorate(function):
         function.experiment, function.version = name, version
         _CONFIGS.pop(name, None)
+        _DRAWN_BY[name] = tuple(drawn_by)
         if config is not None:
             _CONFIGS[name] = config
         return function
@@ -240,13 +246,11 @@ def defaults_of(kind):
     -------
     dict
     """
-    found = {}
-    for field in dataclasses.fields(kind):
-        if field.default is not dataclasses.MISSING:
-            found[field.name] = field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            found[field.name] = field.default_factory()
-    return found
+    none = type(dataclasses.MISSING)  # which is another object in a class that was sent by cloudpickle
+    fields = dataclasses.fields(kind)
+    plain = {field.name: field.default for field in fields if not isinstance(field.default, none)}
+    made = {f.name: f.default_factory() for f in fields if not isinstance(f.default_factory, none)}
+    return plain | made
 
 
 def _hash(experiment, version, config, given):
@@ -475,26 +479,21 @@ def _folder(root, profile, name):
 @contextlib.contextmanager
 def _lock(path):
     """Yield True while this process alone holds the lock ``path``; yield False if another one has it."""
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                os.close(handle)
-                yield False
-                return
-            # No locks on this file system: a point may be computed twice, and nothing worse.
-            warnings.warn(f"cannot lock in {os.path.dirname(path)}: {error.strerror}", stacklevel=2)
-        if os.fstat(handle).st_nlink:
-            break
-        os.close(handle)  # the holder before us removed the file between our opening and locking it
+    lock = filelock.FileLock(path, mode=0o644, fallback_to_soft=False)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        yield False
+        return
+    except OSError as error:
+        # No locks on this file system: a point may be computed twice, and nothing worse.
+        warnings.warn(f"cannot lock in {os.path.dirname(path)}: {error.strerror}", stacklevel=2)
     try:
         yield True
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        os.close(handle)
+            os.unlink(path)  # while it is held, so that no other process can be holding this file
+        lock.release()
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -536,10 +535,13 @@ def _compute(run, config, key, job):
                 return "busy", None
             if shared and not job.recompute and os.path.exists(path):
                 return "done", read(path)  # finished by another process since the client looked
-            record = _run_point(run, config, key, job)
-            if shared:
+            checkpoint = os.path.join(job.folder, f".{key}.checkpoint") if shared else None
+            if job.recompute:
                 _remove_leftovers(job.folder, key)
+            record = _run_point(run, config, key, job, checkpoint)
+            if shared:
                 _write_record(path, record)
+                _remove_leftovers(job.folder, key)
             return "done", record
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -547,15 +549,19 @@ def _compute(run, config, key, job):
 
 
 def _remove_leftovers(folder, key):
-    """Delete what a process left that was killed between writing this point's file and renaming it."""
-    for path in pathlib.Path(folder).glob(f".{key}.json.*.tmp"):
-        path.unlink(missing_ok=True)
+    """Delete a point's checkpoint, and what a process left that was killed while it wrote."""
+    for pattern in (f".{key}.json.*.tmp", f".{key}.checkpoint*"):
+        for path in pathlib.Path(folder).glob(pattern):
+            path.unlink(missing_ok=True)
 
 
-def _run_point(run, config, key, job):
+def _run_point(run, config, key, job, checkpoint):
+    more = {}
+    if checkpoint and "checkpoint" in inspect.signature(run).parameters:
+        more["checkpoint"] = checkpoint
     with _arithmetic(job.threads):
         start = time.perf_counter()
-        result = run(copy.deepcopy(config))
+        result = run(copy.deepcopy(config), **more)
         seconds = time.perf_counter() - start
         threads = _torch().get_num_threads()
     if not isinstance(result, dict):
@@ -577,7 +583,7 @@ def _run_point(run, config, key, job):
         "data": _plain(data, "data"),
         "provenance": {
             **provenance(job.code),
-            "device": _device(config),
+            "device": _device(run),
             "threads": threads,
             "seconds": round(seconds, 3),
         },
@@ -588,17 +594,17 @@ def _run_point(run, config, key, job):
 @contextlib.contextmanager
 def _arithmetic(threads):
     """Fix what changes the bits or the speed of a point: number of threads, subnormal numbers."""
+    from memcomp.training import flushing
+
     torch = _torch()
     before = torch.get_num_threads()
-    # Under weight decay, weights shrink into the subnormal range, where a CPU is ten times slower.
-    torch.set_flush_denormal(True)
     if threads:
         torch.set_num_threads(threads)
     try:
-        yield
+        with flushing():  # while it is trained and while it is evaluated
+            yield
     finally:
         torch.set_num_threads(before)
-        torch.set_flush_denormal(False)
 
 
 def _torch():
@@ -615,10 +621,14 @@ def _version(name):
         return None
 
 
-def _device(config):
-    """Name of the processor that did the work: the GPU if one was used, else the CPU's model."""
-    asked = config.get("device") if isinstance(config, dict) else getattr(config, "device", None)
-    return device_name("cuda" if _torch().cuda.is_initialized() and asked != "cpu" else "cpu")
+def _device(run):
+    """Name of the processor of a run: that of the argument ``device``, which the run function was given."""
+    while isinstance(run, functools.partial):
+        if "device" in run.keywords:
+            return device_name(str(run.keywords["device"]))
+        run = run.func
+    device = inspect.signature(run).parameters.get("device")
+    return device_name("cpu" if device is None else str(device.default))
 
 
 def device_name(kind="cpu"):
@@ -633,7 +643,7 @@ def device_name(kind="cpu"):
     -------
     str
     """
-    return _cpu_model() if kind == "cpu" else _torch().cuda.get_device_name(kind)
+    return _torch().cuda.get_device_name(kind) if kind.startswith("cuda") else _cpu_model()
 
 
 @functools.cache
@@ -732,7 +742,8 @@ def collect(
     Raises
     ------
     RecordError
-        If a stored record of this grid is damaged (unless ``recompute``). Nothing is computed then.
+        If a stored record of this grid is damaged (unless ``recompute``); nothing is computed then. If
+        records of the grid name the same data source and were computed from different data.
     PointsFailed
         After all other points are stored, if some failed: by an error, a metric that is not finite, or a
         process that died again and again.
@@ -763,7 +774,7 @@ def collect(
         stored = [path for key in points if (path := folder / f"{key}.json").exists()]
         found = {record["key"]: record for record in _read_all(stored)}
     missing = {key: config for key, config in points.items() if key not in found}
-    failures = []
+    failures = {}
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
         threads = 1 if client is None else None
@@ -783,12 +794,18 @@ def collect(
                     if not (folder / f"{key}.json").exists():  # the worker had no access to our folder
                         _write_record(folder / f"{key}.json", content)
                 else:
-                    failures.append((plain_config(points[key]), *content))
+                    failures[key] = plain_config(points[key]), *content
                     bar.set_postfix_str(f"{len(failures)} failed")
                 bar.update()
     if failures:
         raise PointsFailed(name, failures, [found[key] for key in points if key in found])
-    return [found[key] for key in keys]
+    result = [found[key] for key in keys]
+    if different := _different_data(result):
+        raise RecordError(
+            f"{different}. Give data_root=… or MEMCOMP_DATA the data that the stored records come from, keep "
+            "the new ones under another profile, or compute all again (recompute=True)"
+        )
+    return result
 
 
 def identify(run):
@@ -822,61 +839,27 @@ def identify(run):
 
 def _outcomes(run, missing, job, client, workers):
     """Compute the missing points; yield key, status and content of each as it ends."""
-    if client is not None:
-        yield from _on_cluster(run, missing, job, client)
-    elif workers == 0:
+    if workers == 0 and client is None:
         yield from _in_rounds(missing, lambda todo: ((k, *_compute(run, c, k, job)) for k, c in todo.items()))
-    else:
-        with _local_cluster(min(workers or _cores(), len(missing))) as local:
-            yield from _on_cluster(run, missing, job, local)
-
-
-def _cores():
-    from dask.system import CPU_COUNT  # knows about affinity and containers, which os.cpu_count does not
-
-    return CPU_COUNT
-
-
-DASK = {
-    # A worker that dies is replaced and its point tried again, three times in all.
-    "distributed.scheduler.allowed-failures": 2,
-    # Dask has the C library give back memory at once, and every step of training asks for it again: a third
-    # of a small network's time.
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
-}
-"""Settings of Dask for clusters that compute records.
-
-:meta hide-value:
-"""
-
-
-@contextlib.contextmanager
-def _local_cluster(n_workers):
-    """Yield a client of one-thread worker processes on this machine; they end with it or with us."""
-    import dask
-    from dask.distributed import Client, LocalCluster
-
+        return
     with contextlib.ExitStack() as stack:
-        settings = dict(DASK)
-        if (repository := _repository()) is not None:  # else Dask's workers leave their folders in /tmp
-            settings["temporary-directory"] = str(repository / "runs")
-        stack.enter_context(dask.config.set(settings))
-        try:
-            cluster = LocalCluster(
-                n_workers=n_workers,
-                threads_per_worker=1,
-                memory_limit=0,  # else Dask kills a worker by an estimate of its memory
-                dashboard_address=None,
-                # Without dashboard the scheduler still serves HTTP, on a fixed port that may be taken.
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                silence_logs=logging.CRITICAL,
-            )
-        except RuntimeError as error:
-            raise RuntimeError(
-                "the worker processes did not start. A script that calls collect must do so under "
-                '`if __name__ == "__main__":`, because each worker imports the script'
-            ) from error
-        yield stack.enter_context(Client(stack.enter_context(cluster)))
+        if client is None:
+            count = min(workers or cluster.cores(), len(missing))
+            client = stack.enter_context(cluster.local(count, _runs()))
+        yield from _in_rounds(missing, lambda todo: _on_cluster(run, todo, job, client))
+
+
+def _on_cluster(run, todo, job, client):
+    import cloudpickle
+
+    # As bytes, so that the scheduler need not import the module of the experiment.
+    calls = {
+        f"{job.experiment}-{key}": (cloudpickle.dumps((run, config, key, job)),)
+        for key, config in todo.items()
+    }
+    for name, error, result in cluster.each(client, _compute_pickled, calls):
+        key = name.removeprefix(f"{job.experiment}-")
+        yield (key, "failed", (error, "")) if error else (key, *result)
 
 
 def _compute_pickled(call):
@@ -887,53 +870,10 @@ def _compute_pickled(call):
     return _compute(run, config, key, job)
 
 
-def _on_cluster(run, missing, job, client):
-    import cloudpickle
-    from dask.distributed import wait
-
-    run_id = uuid.uuid4().hex[:8]  # so that no scheduler takes this point for one that it has seen before
-
-    def compute(todo):
-        queue, flying = list(todo.items()), {}
-        try:
-            while queue or flying:
-                # One point per thread and none waiting behind it: when a worker dies, the scheduler blames
-                # every point that it had been given, and would give up on those that never began.
-                while queue and len(flying) < max(1, sum(client.nthreads().values())):
-                    key, config = queue.pop(0)
-                    name = f"{job.experiment}-{key}-{run_id}"
-                    # As bytes, so that the scheduler need not import the module of the experiment.
-                    call = cloudpickle.dumps((run, config, key, job))
-                    flying[client.submit(_compute_pickled, call, key=name, pure=False)] = key
-                try:
-                    done = wait(list(flying), timeout=5, return_when="FIRST_COMPLETED").done
-                except TimeoutError:
-                    continue  # look again how many workers there are
-                for future in done:
-                    key = flying.pop(future)
-                    if future.status == "finished":
-                        yield key, *future.result()
-                    elif future.status == "error":
-                        yield key, "failed", (_death_notice(future), "")
-                    else:
-                        raise ConnectionError(f"the scheduler dropped a point ({future.status})")
-                    future.release()
-        except (OSError, concurrent.futures.CancelledError, asyncio.CancelledError) as error:
-            reason = " ".join(str(error).split())
-            raise ConnectionError(
-                f"lost the Dask scheduler ({reason}). Finished points are stored; call again to go on"
-            ) from error
-        finally:
-            client.cancel(list(flying), force=True)
-
-    yield from _in_rounds(missing, compute)
-
-
-def _death_notice(future):
-    error = future.exception()
-    if type(error).__name__ == "KilledWorker":
-        return "its worker process died at every attempt: killed, or out of memory"
-    return f"{type(error).__name__}: {error}"
+def _runs():
+    """Return where worker processes may leave files; None for a package without a checkout."""
+    repository = _repository()
+    return repository and repository / "runs"
 
 
 def _in_rounds(missing, compute):
@@ -953,6 +893,85 @@ def _in_rounds(missing, compute):
 
 # ----------------------------------------------------------------------------------------------------
 # Reading records
+
+
+def frame(records):
+    """Return records as a table: one row each, config, metrics and origin as columns.
+
+    Parameters
+    ----------
+    records : list of dict
+        From `collect` or `load`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns: each entry of the configs, then each metric, then ``key``, ``device``, ``commit``,
+        ``created`` and ``seconds``. Lists become arrays, one in each cell; what a record lacks is missing.
+
+    Raises
+    ------
+    ValueError
+        If an entry of a config has the name of a metric or of the origin.
+
+    Examples
+    --------
+    >>> one = {"key": "k", "config": {"x": 2}, "metrics": {"loss": 0.5}, "provenance": {"device": "CPU"}}
+    >>> frame([one])[["x", "loss", "device"]].to_dict("list")
+    {'x': [2], 'loss': [0.5], 'device': ['CPU']}
+    """
+    import pandas as pd
+
+    origin = ("device", "commit", "created", "seconds")
+    rows = []
+    for record in records:
+        config, metrics = record["config"], record["metrics"]
+        last = {"key": record["key"], **{name: record["provenance"].get(name) for name in origin}}
+        twice = sorted((config.keys() & metrics.keys()) | ((config.keys() | metrics.keys()) & last.keys()))
+        if twice:
+            raise ValueError(
+                f"{', '.join(twice)}: a config's entry, a metric and the origin need different names"
+            )
+        arrays = {name: np.array(v) if isinstance(v, list) else v for name, v in metrics.items()}
+        rows.append(config | arrays | last)
+    return pd.DataFrame(rows)
+
+
+def like(table, config, free=()):
+    """Choose the rows of a table whose config is a given one, in all but some entries.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `frame`.
+    config : dataclass instance or dict
+        Each of its entries must be a column.
+    free : sequence of str
+        Entries that may differ, beside ``seed``.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Raises
+    ------
+    ValueError
+        If the table lacks an entry of the config.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"width": [8, 8, 16], "seed": [0, 1, 0]})
+    >>> like(table, {"width": 8, "seed": 0}).seed.tolist()
+    [0, 1]
+    """
+    wanted = {name: v for name, v in plain_config(config).items() if name not in ("seed", *free)}
+    if lacking := wanted.keys() - set(table.columns):
+        raise ValueError(f"the table has no column {', '.join(sorted(lacking))} of the config")
+    same = np.ones(len(table), bool)
+    for name, value in wanted.items():
+        same &= np.array([entry == value for entry in table[name]], bool)
+    return table[same]
 
 
 def describe(records):
@@ -976,10 +995,31 @@ def describe(records):
     commits = sorted({_commit_text(origin) for origin in origins})
     noun = "record" if len(records) == 1 else "records"
     when = f"on {days[0]}" if len(days) == 1 else f"from {days[0]} to {days[-1]}"
+    different = _different_data(records)
+    warning = f" They do not belong together: {different}." if different else ""
     return (
         f"{len(records)} stored {noun}, computed {when} on {' and '.join(devices)}, "
-        f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}."
+        f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}.{warning}"
     )
+
+
+def _different_data(found):
+    """Say which records of one source and the same draw were computed from different data; None if none."""
+    seen = {}
+    for record in found:
+        data = record["data"] or {}
+        if "sha256" not in data or record["experiment"] not in _DRAWN_BY:
+            continue
+        fields = _DRAWN_BY[record["experiment"]]
+        draw = record["experiment"], data["source"], *(record["config"][name] for name in fields)
+        first = seen.setdefault(draw, record)
+        if first["data"]["sha256"] != data["sha256"]:
+            return (
+                f"{first['key']} and {record['key']} name the same source, {data['source']!r}, and were "
+                f"computed from different data, SHA-256 {first['data']['sha256'][:10]}… and "
+                f"{data['sha256'][:10]}…"
+            )
+    return None
 
 
 def _commit_text(origin):

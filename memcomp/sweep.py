@@ -10,19 +10,12 @@ import functools
 import importlib
 import inspect
 import json
-import logging
 import os
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from unittest.mock import patch
 
-import yaml
-
-from memcomp import batch, experiments, records
-
-RESUBMIT_SECONDS = 30  # how often a sweep on Slurm looks whether one of its jobs has ended
+from memcomp import batch, cluster, experiments, records
 
 NO_GPU = "device: cuda, and this machine shows no GPU"
 
@@ -53,7 +46,7 @@ class Grid:
 
     def lacks_gpu(self):
         """Return whether the points ask for a GPU and this machine shows none."""
-        return str(self.run.keywords.get("device")).startswith("cuda") and not gpus()
+        return str(self.run.keywords.get("device")).startswith("cuda") and not cluster.gpus()
 
     def folder(self):
         """Return the folder of this grid's records."""
@@ -96,132 +89,6 @@ def _accepted(function, values):
     return {name: values[name] for name in inspect.signature(function).parameters if name in values}
 
 
-@contextlib.contextmanager
-def cluster(workers=None, scheduler=None, slurm=None, per_gpu=1):
-    """Yield a Dask client; what was started for it ends with it.
-
-    Parameters
-    ----------
-    workers : int, optional
-        Worker processes on this machine. Default: ``per_gpu`` for each GPU, or one for each core if there is
-        no GPU.
-    scheduler : str, optional
-        Address of a running scheduler, ``tcp://…``, to use its workers instead.
-    slurm : path-like, optional
-        YAML file of options for ``dask_jobqueue.SLURMCluster``, and ``jobs``, the number of jobs.
-    per_gpu : int
-        Workers that share one GPU. Each worker sees only its own GPU.
-
-    Yields
-    ------
-    dask.distributed.Client
-
-    Raises
-    ------
-    ValueError
-        If the file of options is not what it should be.
-    OSError
-        If no scheduler answers at the address.
-    """
-    import dask
-    from dask.distributed import Client
-
-    with contextlib.ExitStack() as stack:
-        settings = records.DASK | {"temporary-directory": str(batch.project() / "runs")}  # not /tmp
-        stack.enter_context(dask.config.set(settings))
-        if scheduler:
-            address = scheduler
-        elif slurm:
-            address = stack.enter_context(_slurm_cluster(Path(slurm)))
-        else:
-            address = stack.enter_context(_local_cluster(workers, per_gpu))
-        yield stack.enter_context(Client(address, timeout="15s"))
-
-
-def gpus():
-    """Return the number of GPUs that this process can see, without taking hold of one."""
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def default_workers(workers=None, per_gpu=1):
-    """Return the number of worker processes that `cluster` starts on this machine.
-
-    Parameters
-    ----------
-    workers, per_gpu
-        As for `cluster`.
-
-    Returns
-    -------
-    int
-    """
-    from dask.system import CPU_COUNT  # knows about affinity and containers, which os.cpu_count does not
-
-    return workers or gpus() * per_gpu or CPU_COUNT
-
-
-def _local_cluster(workers, per_gpu):
-    from dask.distributed import Nanny, Scheduler, SpecCluster
-
-    devices = gpus()
-    count = default_workers(workers, per_gpu)
-    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
-    spec = {}
-    for number in range(count):
-        sees = {"CUDA_VISIBLE_DEVICES": _visible(number % devices)} if devices else {}
-        spec[number] = {"cls": Nanny, "options": options | {"env": sees}}
-    address = {"host": "127.0.0.1", "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
-    return SpecCluster(spec, {"cls": Scheduler, "options": address}, silence_logs=logging.CRITICAL)
-
-
-def _visible(number):
-    """Return the name of the number-th GPU that this process may use."""
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return allowed.split(",")[number] if allowed else str(number)
-
-
-@contextlib.contextmanager
-def _slurm_cluster(path):
-    """Yield a Dask cluster of Slurm jobs; a job that ends before the cluster does is followed by another."""
-    from tornado.ioloop import PeriodicCallback
-
-    with patch("dask.config.ensure_file"):  # else the import writes a file of settings into ~/.config
-        from dask_jobqueue import SLURMCluster
-        from dask_jobqueue.core import Job, JobQueueCluster
-        from dask_jobqueue.slurm import SLURMJob
-
-    options = yaml.safe_load(path.read_text())
-    if not isinstance(options, dict) or not isinstance(options.get("jobs"), int) or options["jobs"] < 1:
-        raise ValueError(
-            f"{path}: expected a YAML mapping with jobs: N, the number of Slurm jobs, beside the options of "
-            "dask_jobqueue.SLURMCluster; profiles/slurm.example.yaml is one"
-        )
-    jobs = options.pop("jobs")
-    known = [name for kind in (SLURMJob, Job, JobQueueCluster) for name in inspect.signature(kind).parameters]
-    for name in options:
-        if name not in known:
-            raise ValueError(f"{path}: SLURMCluster has no option {name!r}{batch.nearest(name, known)}")
-    logs = batch.project() / "runs" / "slurm"
-    logs.mkdir(parents=True, exist_ok=True)
-    # The dashboard stays on this machine; look at it through a tunnel.
-    scheduler = {"dashboard_address": "127.0.0.1:0"} | options.pop("scheduler_options", {})
-    options = {"cores": 1, "processes": 1, "log_directory": str(logs)} | options
-    # What `records.DASK` does for workers on this machine; a job reads its own settings of Dask.
-    keep = "export MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=33554432"
-    options["job_script_prologue"] = [keep, *options.get("job_script_prologue", ())]
-    with SLURMCluster(scheduler_options=scheduler, **options) as running:
-        running.scale(jobs=jobs)
-        # Dask forgets a worker that is gone, but submits a new job only when it is asked for workers again.
-        ask = PeriodicCallback(lambda: running.scale(jobs=jobs), 1000 * RESUBMIT_SECONDS)
-        running.loop.add_callback(ask.start)
-        try:
-            yield running
-        finally:
-            running.loop.add_callback(ask.stop)
-
-
 @dataclass(frozen=True)
 class Summary:
     """What a sweep did with one grid.
@@ -254,7 +121,7 @@ def sweep(grid, client, *, fresh=False, retry_failed=False, progress=True):
     grid : Grid
         From `grids`.
     client : dask.distributed.Client
-        From `cluster`.
+        From `memcomp.cluster.connect`.
     fresh : bool
         Compute every point again, also those stored or failed.
     retry_failed : bool
@@ -292,9 +159,7 @@ def sweep(grid, client, *, fresh=False, retry_failed=False, progress=True):
             progress=progress,
         )
     except records.PointsFailed as error:
-        _, version = records.identify(grid.run)
-        for config, reason, trace in error.failures:
-            key = records.key_of(grid.experiment, version, config)
+        for key, (config, reason, trace) in zip(error.keys, error.failures):
             failed[key] = {"key": key, "config": config, "error": reason}
             if trace:
                 with open(logs / f"{key}.log", "a") as log:
@@ -309,8 +174,8 @@ def _logging(run, folder):
     """Return `run` with what it prints sent to the log of its point."""
     name, version = records.identify(run)
 
-    @records.experiment(name, version)
-    def logged(config):
+    @functools.wraps(run.func)  # `collect` asks what it is given and what it takes
+    def logged(config, **more):
         key = records.key_of(name, version, config)
         # The folder exists on this machine; a worker elsewhere that does not share it keeps its own log.
         target = folder / f"{key}.log" if folder.is_dir() else os.devnull
@@ -319,9 +184,9 @@ def _logging(run, folder):
             contextlib.redirect_stdout(log),
             contextlib.redirect_stderr(log),
         ):
-            return run(config)
+            return run(config, **more)
 
-    return logged
+    return functools.partial(logged, **run.keywords)
 
 
 def estimate(grid):
@@ -343,7 +208,7 @@ def estimate(grid):
     todo = [grid.configs[key] for key in grid.missing()]
     if not todo:
         return 0.0, "nothing is missing"
-    here = records.device_name("cuda" if gpus() else "cpu")
+    here = records.device_name("cuda" if cluster.gpus() else "cpu")
     # Of this profile only: others have other networks.
     known = records.load(grid.experiment, grid.profile, version=records.identify(grid.run)[1])
     known = [one for one in known if one["provenance"]["device"] == here]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from memcomp import images, models, records, sweep, training, triplets
+from memcomp import cluster, images, models, records, training, triplets
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
@@ -103,8 +103,8 @@ def test_a_record_carries_the_name_of_the_gpu(tmp_path):
 
 @needs_gpu
 @pytest.mark.slow
-def test_a_sweep_has_a_worker_for_each_gpu(monkeypatch):
-    with sweep.cluster() as client:
+def test_a_sweep_has_a_worker_for_each_gpu(tmp_path):
+    with cluster.connect(folder=tmp_path) as client:
         client.wait_for_workers(torch.cuda.device_count())
         found = client.run(lambda: __import__("torch").cuda.device_count())
     assert list(found.values()) == [1] * torch.cuda.device_count()

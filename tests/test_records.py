@@ -487,3 +487,92 @@ def test_workers_keep_their_memory_between_steps(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (record,) = records.collect(allocator, [{"x": 1}], root=tmp_path, workers=1, progress=False)
     assert record["metrics"] == {"trims": False, "threads": 1}
+
+
+# Where a record comes from
+
+
+@records.experiment("somewhere", version=1)
+def somewhere(config, device="cpu"):
+    return {"x": config["x"]}
+
+
+def test_the_device_is_that_of_the_run_not_of_the_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda kind: f"a GPU, {kind}")
+    (here,) = collect(somewhere, [{"x": 1}], root=tmp_path)
+    (there,) = collect(functools.partial(somewhere, device="cuda:1"), [{"x": 2}], root=tmp_path)
+    assert here["provenance"]["device"] == records.device_name("cpu")
+    assert there["provenance"]["device"] == "a GPU, cuda:1"
+
+
+@records.experiment("checked", version=1)
+def checked(config, checkpoint=None):
+    with open(checkpoint, "a+") as file:
+        file.seek(0)
+        before = file.read()
+        file.write("half")
+    if not before:
+        raise InterruptedError("the time is up")
+    return {"x": config["x"], "before": before}
+
+
+def test_a_checkpoint_outlives_a_failure_and_not_the_record(tmp_path):
+    with pytest.raises(records.PointsFailed):
+        collect(checked, [{"x": 1}], root=tmp_path)
+    assert len(list((tmp_path / "quick" / "checked").glob(".*.checkpoint"))) == 1
+    (record,) = collect(checked, [{"x": 1}], root=tmp_path)
+    assert record["metrics"]["before"] == "half"
+    assert [path.name for path in (tmp_path / "quick" / "checked").iterdir()] == [record["key"] + ".json"]
+
+
+@records.experiment("sourced", version=1)
+def sourced(config, content="a"):
+    return {"loss": 0.5, "data": {"source": config["source"], "sha256": content}}
+
+
+def test_records_of_one_grid_from_different_data_are_refused(tmp_path):
+    first = collect(sourced, [{"source": "MNIST", "x": 1}], root=tmp_path)
+    other = functools.partial(sourced, content="b")
+    both = [{"source": "MNIST", "x": 1}, {"source": "MNIST", "x": 2}]
+    with pytest.raises(records.RecordError, match=r"'MNIST'.* different data.*recompute=True"):
+        collect(other, both, root=tmp_path)
+    second = records.load("sourced", root=tmp_path)
+    assert "do not belong together" in records.describe(second)
+    assert "do not belong together" not in records.describe(first)
+    collect(other, both, root=tmp_path, recompute=True)
+    collect(other, [{"source": "Omniglot"}, *both], root=tmp_path)
+
+
+def test_points_that_draw_their_own_data_may_differ(tmp_path):
+    @records.experiment("drawn", version=1, drawn_by=["seed"])
+    def drawn(config):
+        return {"loss": 0.5, "data": {"source": "a law", "sha256": str(config["seed"])}}
+
+    assert len(collect(drawn, [{"seed": 1}, {"seed": 2}], root=tmp_path)) == 2
+
+
+# Records as a table
+
+
+def test_frame_has_config_metrics_and_origin(stored):
+    table = records.frame(stored)
+    assert table[["x", "seed", "loss"]].to_numpy().tolist() == [[1, 0, 1], [2, 0, 4], [2, 1, 4]]
+    assert table.curve[1].shape == (3,)
+    assert table.key.tolist() == [record["key"] for record in stored]
+    assert set(table.device) == {stored[0]["provenance"]["device"]}
+
+
+def test_frame_refuses_a_name_used_twice(stored):
+    stored[0]["metrics"]["seed"] = 1
+    with pytest.raises(ValueError, match="seed"):
+        records.frame(stored)
+
+
+def test_like_frees_the_seed_and_what_is_named(stored):
+    table = records.frame(stored)
+    assert records.like(table, Config(x=2)).seed.tolist() == [0, 1]
+    assert len(records.like(table, Config(x=2), free=["x"])) == 3
+    assert not len(records.like(table, Config(x=2, betas=(0, 0))))
+    with pytest.raises(ValueError, match="colour"):
+        records.like(table, {"colour": 1})

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from test_sweep import project, scheduler  # noqa: F401
 
-from memcomp import sweep
+from memcomp import cluster
 from memcomp.__main__ import main
 
 NEEDED = ("sbatch", "slurmctld", "slurmd", "munged", "mungekey")
@@ -129,7 +129,7 @@ def test_a_sweep_runs_as_slurm_jobs_that_end_with_it(slurm, project):  # noqa: F
 def test_jobs_that_end_too_early_are_followed_by_others(slurm, project, monkeypatch):  # noqa: F811
     """Both jobs are cancelled at work, as when their time is up; the sweep goes on by itself."""
     (project.folder / "slurm.yaml").write_text(yaml.safe_dump(OPTIONS))
-    monkeypatch.setattr(sweep, "RESUBMIT_SECONDS", 1)
+    monkeypatch.setattr(cluster, "RESUBMIT_SECONDS", 1)
     cancelled = []
 
     def cancel():

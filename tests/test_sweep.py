@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from memcomp import batch, experiments, records, sweep
+from memcomp import batch, cluster, experiments, records, sweep
 from memcomp.__main__ import main
 
 # An experiment whose points write down when they start and end.
@@ -85,9 +85,9 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def scheduler():
+def scheduler(tmp_path_factory):
     """Start two workers for all tests of this file; return the address of their scheduler."""
-    with sweep.cluster(workers=2) as client:
+    with cluster.connect(workers=2, folder=tmp_path_factory.mktemp("runs")) as client:
         yield client.scheduler.address
 
 
@@ -296,7 +296,7 @@ def test_dry_run_counts_estimates_and_computes_nothing(project):
     assert code == 0, err
     assert "36004 points, 4 stored, 36000 missing" in out
     # 36,000 points of 0.2 s are two hours of one worker.
-    hours, workers = float(out.split("about ")[1].split()[0]), sweep.default_workers()
+    hours, workers = float(out.split("about ")[1].split()[0]), cluster.default_workers()
     assert 1.9 < hours * workers < 2.4
     assert f"on {workers} workers" in out
     assert "the fastest of 4 records of this device" in out
@@ -329,7 +329,7 @@ def test_an_estimate_tells_fixed_costs_from_epochs(project, monkeypatch):
 
 def test_points_for_a_gpu_are_refused_where_there_is_none(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path))
-    monkeypatch.setattr(sweep, "gpus", lambda: 0)
+    monkeypatch.setattr(cluster, "gpus", lambda: 0)
     assert main(["sweep", "08", "--profile", "paper"]) == 2
     assert "-p device cpu" in capsys.readouterr().err
     assert main(["sweep", "08", "--profile", "paper", "--dry-run"]) == 0
@@ -338,18 +338,18 @@ def test_points_for_a_gpu_are_refused_where_there_is_none(monkeypatch, tmp_path,
 
 
 @pytest.mark.slow
-def test_each_worker_sees_only_its_own_gpu(monkeypatch):
+def test_each_worker_sees_only_its_own_gpu(monkeypatch, tmp_path):
     """No GPU is needed for this: a worker is told by a variable which one is its own."""
-    monkeypatch.setattr(sweep, "gpus", lambda: 2)
-    assert sweep.default_workers() == 2
-    assert sweep.default_workers(per_gpu=3) == 6
-    assert sweep.default_workers(workers=5, per_gpu=3) == 5
+    monkeypatch.setattr(cluster, "gpus", lambda: 2)
+    assert cluster.default_workers() == 2
+    assert cluster.default_workers(per_gpu=3) == 6
+    assert cluster.default_workers(workers=5, per_gpu=3) == 5
     for allowed, seen in ((None, {"0": 2, "1": 2}), ("5,GPU-7f", {"5": 1, "GPU-7f": 1})):
         if allowed is None:
             monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         else:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
-        with sweep.cluster(per_gpu=max(seen.values())) as client:
+        with cluster.connect(per_gpu=max(seen.values()), folder=tmp_path) as client:
             client.wait_for_workers(sum(seen.values()))
             found = client.run(lambda: __import__("os").environ["CUDA_VISIBLE_DEVICES"])
             threads = client.nthreads()

@@ -191,9 +191,23 @@ def test_mixed_precision_stays_close(digits):
     np.testing.assert_allclose(histories[1], histories[0], rtol=0.05)
 
 
-def test_denormals_are_left_as_they_were(vectors):
-    training.fit_additive(models.build("gaussian", 4), *vectors, epochs=1, progress=False)
-    assert torch.tensor(1e-39) * 0.5 > 0
+@pytest.mark.parametrize("before", [False, True])
+def test_subnormal_numbers_are_left_as_they_were(vectors, before):
+    def flushed():
+        return float(torch.tensor(1e-39) * 0.5) == 0
+
+    torch.set_flush_denormal(before)
+    try:
+        training.fit_additive(models.build("gaussian", 4), *vectors, epochs=1, progress=False)
+        assert flushed() == before
+        with pytest.raises(training.NonFiniteLoss):
+            training.fit_additive(models.build("gaussian", 4), *vectors, epochs=1, lr=1e30, progress=False)
+        assert flushed() == before
+        with training.flushing():
+            assert flushed()
+        assert flushed() == before
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @pytest.mark.parametrize(

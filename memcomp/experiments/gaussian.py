@@ -41,6 +41,9 @@ class Config:
     covariance: float = 1.0
 
 
+DRAWN_BY = ("nines", "seed", "triplets", "covariance")
+
+
 def grid(profile="quick", seeds=None, epochs=None, width=None):
     """Return the configs of Figure 3.
 
@@ -73,7 +76,7 @@ def work(config):
     return config.epochs * config.triplets * config.width
 
 
-@records.experiment("gaussian", version=1, config=Config)
+@records.experiment("gaussian", version=1, config=Config, drawn_by=DRAWN_BY)
 def run(config, progress=False):
     """Train one network and test it on composed triplets with an unseen 9.
 

@@ -6,13 +6,11 @@ noise level. The chapter computes all its points when it runs; `sweep` spreads t
 
 import dataclasses
 import math
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from memcomp import records
+from memcomp import cluster, records
 from memcomp.linear import PowerLaw, composed_loss, factorize, population_loss
 
 #: Above this share of the diagonal of X^+ X, a feature counts as recovered; rounding leaves 1 - 1e-12.
@@ -208,18 +206,13 @@ def sweep(points, runs, *, workers=None, **settings):
     configs = [Config(**point, run=number, **settings) for point in points for number in range(runs)]
     if not configs:
         raise ValueError(f"nothing to measure: {len(points)} points with {runs} runs each")
-    if workers is None:
-        from dask.system import CPU_COUNT as workers  # knows about affinity and containers
+    # The costly points first, so that no worker starts one when the others have ended.
+    order = sorted(range(len(configs)), key=lambda i: -work(configs[i]))
     if workers == 1:
-        found = [run(config) for config in configs]
+        done = [run(configs[i]) for i in order]
     else:
-        # A notebook's kernel has threads, and a forked copy of it could hang: start afresh.
-        context = multiprocessing.get_context("spawn")
-        # The costly points first, so that no worker starts one when the others have ended.
-        order = sorted(range(len(configs)), key=lambda i: -work(configs[i]))
-        with ProcessPoolExecutor(min(workers, len(configs)), mp_context=context) as pool:
-            done = pool.map(run, [configs[i] for i in order], chunksize=4)
-            found = [metrics for _, metrics in sorted(zip(order, done), key=lambda pair: pair[0])]
+        done = cluster.in_order(run, [configs[i] for i in order], workers)
+    found = [metrics for _, metrics in sorted(zip(order, done), key=lambda pair: pair[0])]
     return {
         name: np.array([metrics[name] for metrics in found]).reshape(
             len(points), runs, *np.shape(found[0][name])

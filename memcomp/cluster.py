@@ -1,0 +1,303 @@
+"""Where work runs: worker processes on this machine, a running Dask scheduler, or Slurm jobs."""
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import functools
+import inspect
+import logging
+import os
+import uuid
+from pathlib import Path
+
+import yaml
+
+SETTINGS = {
+    # A worker that dies is replaced and its point tried again, three times in all.
+    "distributed.scheduler.allowed-failures": 2,
+    # Dask has the C library give back memory at once, and every step of training asks for it again: a third
+    # of a small network's time.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+}
+RESUBMIT_SECONDS = 30  # how often it is looked whether a Slurm job has ended
+
+
+def gpus():
+    """Return the number of GPUs that this process can see, without taking hold of one."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def cores():
+    """Return the number of cores that this process may use."""
+    from dask.system import CPU_COUNT  # knows about affinity and containers, which os.cpu_count does not
+
+    return CPU_COUNT
+
+
+def default_workers(workers=None, per_gpu=1):
+    """Return the number of worker processes that `connect` starts on this machine.
+
+    Parameters
+    ----------
+    workers, per_gpu
+        As for `connect`.
+
+    Returns
+    -------
+    int
+    """
+    return workers or gpus() * per_gpu or cores()
+
+
+@contextlib.contextmanager
+def connect(workers=None, scheduler=None, slurm=None, *, per_gpu=1, folder):
+    """Yield a Dask client; what was started for it ends with it.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Worker processes on this machine. Default: ``per_gpu`` for each GPU, or one for each core if there is
+        no GPU.
+    scheduler : str, optional
+        Address of a running scheduler, ``tcp://…``, to use its workers instead.
+    slurm : path-like, optional
+        YAML file of options for ``dask_jobqueue.SLURMCluster``, and ``jobs``, the number of jobs.
+    per_gpu : int
+        Workers that share one GPU. Each worker sees only its own GPU.
+    folder : path-like
+        For what workers write besides their results, such as the logs of Slurm jobs.
+
+    Yields
+    ------
+    dask.distributed.Client
+
+    Raises
+    ------
+    ValueError
+        If the file of options is not what it should be.
+    OSError
+        If no scheduler answers at the address.
+    """
+    import dask
+    from dask.distributed import Client
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(SETTINGS | {"temporary-directory": str(folder)}))  # not /tmp
+        if scheduler:
+            address = scheduler
+        elif slurm:
+            address = stack.enter_context(_slurm(Path(slurm), Path(folder)))
+        else:
+            address = stack.enter_context(_local(default_workers(workers, per_gpu), gpus()))
+        yield stack.enter_context(Client(address, timeout="15s"))
+
+
+@contextlib.contextmanager
+def local(workers, folder=None):
+    """Yield a client of one-thread worker processes on this machine; they end with it or with us.
+
+    Parameters
+    ----------
+    workers : int
+    folder : path-like, optional
+        For what workers write besides their results; by default a temporary folder.
+
+    Yields
+    ------
+    dask.distributed.Client
+    """
+    import dask
+    from dask.distributed import Client
+
+    settings = SETTINGS | ({"temporary-directory": str(folder)} if folder else {})
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(settings))
+        try:
+            address = stack.enter_context(_local(workers))
+        except RuntimeError as error:
+            raise RuntimeError(
+                "the worker processes did not start. A script that computes on several of them must do so "
+                'under `if __name__ == "__main__":`, because each worker imports the script'
+            ) from error
+        yield stack.enter_context(Client(address))
+
+
+def _local(workers, devices=0):
+    from dask.distributed import Nanny, Scheduler, SpecCluster
+
+    # Else Dask kills a worker by an estimate of its memory.
+    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    spec = {}
+    for number in range(workers):
+        sees = {"CUDA_VISIBLE_DEVICES": _visible(number % devices)} if devices else {}
+        spec[number] = {"cls": Nanny, "options": options | {"env": sees}}
+    address = {"host": "127.0.0.1", "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
+    return SpecCluster(spec, {"cls": Scheduler, "options": address}, silence_logs=logging.CRITICAL)
+
+
+def _visible(number):
+    """Return the name of the number-th GPU that this process may use."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return allowed.split(",")[number] if allowed else str(number)
+
+
+@contextlib.contextmanager
+def _slurm(path, folder):
+    """Yield a Dask cluster of Slurm jobs; a job that ends before the cluster does is followed by another."""
+    import dask
+    from tornado.ioloop import PeriodicCallback
+
+    # The import copies a file of settings to where Dask keeps its own: into the user's ~/.config.
+    kept, dask.config.PATH = dask.config.PATH, str(folder)
+    try:
+        from dask_jobqueue import SLURMCluster
+        from dask_jobqueue.core import Job, JobQueueCluster
+        from dask_jobqueue.slurm import SLURMJob
+    finally:
+        dask.config.PATH = kept
+
+    options = yaml.safe_load(path.read_text())
+    if not isinstance(options, dict) or not isinstance(options.get("jobs"), int) or options["jobs"] < 1:
+        raise ValueError(
+            f"{path}: expected a YAML mapping with jobs: N, the number of Slurm jobs, beside the options of "
+            "dask_jobqueue.SLURMCluster; profiles/slurm.example.yaml is one"
+        )
+    jobs = options.pop("jobs")
+    known = [name for kind in (SLURMJob, Job, JobQueueCluster) for name in inspect.signature(kind).parameters]
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{path}: SLURMCluster has no option {name!r}{nearest(name, known)}")
+    logs = folder / "slurm"
+    logs.mkdir(parents=True, exist_ok=True)
+    # The dashboard stays on this machine; look at it through a tunnel.
+    scheduler = {"dashboard_address": "127.0.0.1:0"} | options.pop("scheduler_options", {})
+    options = {"cores": 1, "processes": 1, "log_directory": str(logs)} | options
+    # What `SETTINGS` does for workers on this machine; a job reads its own settings of Dask.
+    keep = "export MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=33554432"
+    options["job_script_prologue"] = [keep, *options.get("job_script_prologue", ())]
+    with SLURMCluster(scheduler_options=scheduler, **options) as running:
+        running.scale(jobs=jobs)
+        # Dask forgets a worker that is gone, but submits a new job only when it is asked for workers again.
+        ask = PeriodicCallback(lambda: running.scale(jobs=jobs), 1000 * RESUBMIT_SECONDS)
+        running.loop.add_callback(ask.start)
+        try:
+            yield running
+        finally:
+            running.loop.add_callback(ask.stop)
+
+
+def nearest(name, known):
+    """Return ``", did you mean …?"`` with the known name closest to a mistyped one, or an empty text.
+
+    Parameters
+    ----------
+    name : str
+    known : iterable of str
+
+    Returns
+    -------
+    str
+    """
+    import difflib
+
+    match = difflib.get_close_matches(str(name), list(known), n=1)
+    return f", did you mean {match[0]!r}?" if match else ""
+
+
+def each(client, function, calls):
+    """Run a function on a cluster for each of some calls; yield what comes of each as it ends.
+
+    Parameters
+    ----------
+    client : dask.distributed.Client
+    function : callable
+        Importable by the workers.
+    calls : dict of str to tuple
+        Arguments of each call, by a name.
+
+    Yields
+    ------
+    name : str
+    error : str or None
+        Why the call did not end, because its workers died or for want of what it needs.
+    result : object
+        What the function returned.
+
+    Raises
+    ------
+    ConnectionError
+        If the scheduler is lost.
+    """
+    from dask.distributed import wait
+
+    run_id = uuid.uuid4().hex[:8]  # so that no scheduler takes this call for one that it has seen before
+    queue, flying = list(calls.items()), {}
+    try:
+        while queue or flying:
+            # One call per thread and none waiting behind it: when a worker dies, the scheduler blames
+            # every call that it had been given, and would give up on those that never began.
+            while queue and len(flying) < max(1, sum(client.nthreads().values())):
+                name, arguments = queue.pop(0)
+                flying[client.submit(function, *arguments, key=f"{name}-{run_id}", pure=False)] = name
+            try:
+                done = wait(list(flying), timeout=5, return_when="FIRST_COMPLETED").done
+            except TimeoutError:
+                continue  # look again how many workers there are
+            for future in done:
+                name = flying.pop(future)
+                if future.status == "finished":
+                    yield name, None, future.result()
+                elif future.status == "error":
+                    yield name, _death_notice(future), None
+                else:
+                    raise ConnectionError(f"the scheduler dropped a point ({future.status})")
+                future.release()
+    except (OSError, concurrent.futures.CancelledError, asyncio.CancelledError) as error:
+        reason = " ".join(str(error).split())
+        raise ConnectionError(
+            f"lost the Dask scheduler ({reason}). Finished points are stored; call again to go on"
+        ) from error
+    finally:
+        client.cancel(list(flying), force=True)
+
+
+def _death_notice(future):
+    error = future.exception()
+    if type(error).__name__ == "KilledWorker":
+        return "its worker process died at every attempt: killed, or out of memory"
+    return f"{type(error).__name__}: {error}"
+
+
+@functools.cache
+def _kept(workers, folder):
+    """Return a client of worker processes that stay until this process ends."""
+    stack = contextlib.ExitStack()
+    client = stack.enter_context(local(workers, folder))
+    atexit.register(stack.close)
+    return client
+
+
+def in_order(function, items, workers=None, folder=None):
+    """Return what a function makes of each item, computed in worker processes that stay for the next call.
+
+    Parameters
+    ----------
+    function : callable
+        Importable by the workers.
+    items : sequence
+        The costly ones first, so that none starts when the others have ended.
+    workers : int, optional
+        By default one per core.
+    folder : path-like, optional
+        As for `local`.
+
+    Returns
+    -------
+    list
+        In the order of the items.
+    """
+    client = _kept(workers or cores(), folder)
+    return client.gather(client.map(function, items, pure=False))
