@@ -845,7 +845,7 @@ def _outcomes(run, missing, job, client, workers):
     with contextlib.ExitStack() as stack:
         if client is None:
             count = min(workers or cluster.cores(), len(missing))
-            client = stack.enter_context(cluster.local(count, _runs()))
+            client = stack.enter_context(cluster.local(count, runs_folder()))
         yield from _in_rounds(missing, lambda todo: _on_cluster(run, todo, job, client))
 
 
@@ -870,8 +870,8 @@ def _compute_pickled(call):
     return _compute(run, config, key, job)
 
 
-def _runs():
-    """Return where worker processes may leave files; None for a package without a checkout."""
+def runs_folder():
+    """Return where worker processes may leave files: ``runs`` in the checkout; None without one."""
     repository = _repository()
     return repository and repository / "runs"
 

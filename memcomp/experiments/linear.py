@@ -211,7 +211,7 @@ def sweep(points, runs, *, workers=None, **settings):
     if workers == 1:
         done = [run(configs[i]) for i in order]
     else:
-        done = cluster.in_order(run, [configs[i] for i in order], workers)
+        done = cluster.in_order(run, [configs[i] for i in order], workers, records.runs_folder())
     found = [metrics for _, metrics in sorted(zip(order, done), key=lambda pair: pair[0])]
     return {
         name: np.array([metrics[name] for metrics in found]).reshape(
