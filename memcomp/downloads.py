@@ -79,7 +79,7 @@ def fetch(root):
         _fetch_mnist(root / "MNIST" / "raw")
     if not _check_omniglot(root).complete:
         _fetch_omniglot(root / "omniglot-py")
-    images.clear_cache()
+    images.clear_caches()
     return check(root)
 
 

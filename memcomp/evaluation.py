@@ -54,7 +54,7 @@ def predict(model, images, triplets, factorised=True):
             for rows in torch.arange(len(triplets)).split(4096):
                 output[rows] = model.join(features[places[rows]]).cpu()
         else:
-            pool = torch.as_tensor(np.ascontiguousarray(images)).to(device)
+            pool = torch.tensor(images, device=device)
             for rows in torch.arange(len(triplets)).split(1024):
                 index = torch.as_tensor(triplets[rows.numpy()].astype(np.int64)).to(device)
                 output[rows] = model(scaled(pool[index])).cpu()
@@ -104,7 +104,7 @@ def predict_in_training_mode(model, images, triplets, batch_size):
     """
     model = copy.deepcopy(model).train()  # whose running statistics may move
     device = next(model.parameters()).device
-    pool = torch.as_tensor(np.ascontiguousarray(images)).to(device)
+    pool = torch.tensor(images, device=device)
     batches = np.array_split(np.asarray(triplets, dtype=np.int64), max(1, len(triplets) // batch_size))
     with torch.inference_mode():
         outputs = [model(scaled(pool[torch.as_tensor(batch).to(device)])).cpu() for batch in batches]

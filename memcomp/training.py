@@ -1,13 +1,20 @@
 """One plain training loop, and a quicker one for the smallest network."""
 
 import contextlib
+import hashlib
+import logging
 import math
+import os
 import time
 
 import numpy as np
 import torch
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
+
+import memcomp
+
+_LOG = logging.getLogger(__name__)
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -48,6 +55,9 @@ def fit(
     cuda_graph=False,
     name="",
     progress=True,
+    checkpoint=None,
+    checkpoint_minutes=5.0,
+    along=None,
 ):
     """Train a network on triplets by mean squared error.
 
@@ -90,11 +100,21 @@ def fit(
         What to call this run in the progress bar and in errors; for instance its config.
     progress : bool
         Show a bar with the loss and the time left.
+    checkpoint : path-like, optional
+        File that training goes on from if it was interrupted, and that it keeps while it runs; it stays when
+        training has ended. One that belongs to another training, or to other versions of the libraries, is
+        begun anew, with a warning in the log.
+    checkpoint_minutes : float
+        How often the file is written.
+    along : callable, optional
+        Takes the number of an epoch that has ended, from 1, and the network, to a dict of metrics or None.
 
     Returns
     -------
     dict
-        ``loss``: mean training loss of each epoch (list of float), ``steps``: number of steps, ``seconds``.
+        ``loss``: mean training loss of each epoch (list of float); ``steps``: number of steps; ``seconds``,
+        of all parts of an interrupted training; ``along``: the metrics from ``along``, each with its
+        ``epoch``.
 
     Raises
     ------
@@ -106,8 +126,8 @@ def fit(
 
     Notes
     -----
-    The same seed gives the same bits on one CPU with one number of threads. On the CPU, denormal numbers are
-    flushed to zero while training: weights that decay towards zero slow every step down otherwise.
+    The same seed gives the same bits on one CPU with one number of threads, interrupted or not. On the CPU,
+    subnormal numbers are flushed to zero: weights that decay towards zero slow every step down otherwise.
     """
     rates = _rates(lr, schedule, warmup, epochs * _batches(images, triplets, targets, batch_size))
     device = torch.device(device)
@@ -131,14 +151,27 @@ def fit(
     if cuda_graph:
         step = _recorded(step, torch.zeros(batch_size, dtype=torch.int64, device=device), model, update)
 
-    def shuffle():
-        return torch.randperm(len(triplets), generator=generator).to(device)
-
-    return _loop(shuffle, step, update, rates, epochs, batch_size, name, progress)
+    decides = (lr, schedule, warmup, epochs, batch_size, optimizer, weight_decay, decayed, seed, mixed)
+    data = pool, triplets, targets
+    state = _State(checkpoint, checkpoint_minutes, model.state_dict(), update, generator, data, decides)
+    looks = along and (lambda epoch: along(epoch, model))
+    return _loop(len(triplets), step, update, rates, epochs, batch_size, name, progress, state, looks)
 
 
 def fit_additive(
-    model, vectors, triplets, targets, *, epochs, batch_size=256, lr=1e-4, seed=0, name="", progress=True
+    model,
+    vectors,
+    triplets,
+    targets,
+    *,
+    epochs,
+    batch_size=256,
+    lr=1e-4,
+    seed=0,
+    name="",
+    progress=True,
+    checkpoint=None,
+    checkpoint_minutes=5.0,
 ):
     """Train the additive two-layer network of appendix D.1 on the CPU, with its gradient written out.
 
@@ -152,7 +185,7 @@ def fit_additive(
         ``build("gaussian", …)``; trained in place.
     vectors : ndarray, float32, shape (N, dim)
         The pool.
-    triplets, targets, epochs, batch_size, lr, seed, name, progress
+    triplets, targets, epochs, batch_size, lr, seed, name, progress, checkpoint, checkpoint_minutes
         As in :func:`fit`.
 
     Returns
@@ -192,10 +225,10 @@ def fit_additive(
         update.step()
         return error.square().mean()
 
-    def shuffle():
-        return torch.randperm(len(triplets), generator=generator)
-
-    history = _loop(shuffle, step, update, rates, epochs, batch_size, name, progress)
+    kept = {"weights": weights, "readout": readout, "offset": offset}
+    decides, data = (lr, epochs, batch_size, seed), (pool, triplets, targets)
+    state = _State(checkpoint, checkpoint_minutes, kept, update, generator, data, decides)
+    history = _loop(len(triplets), step, update, rates, epochs, batch_size, name, progress, state)
     with torch.no_grad():
         layer.weight.copy_(weights[:, :-1])
         layer.bias.copy_(weights[:, -1])
@@ -204,28 +237,135 @@ def fit_additive(
     return history
 
 
-def _loop(shuffle, step, update, rates, epochs, batch_size, name, progress):
-    start = time.perf_counter()
-    history = []
-    rates = iter(rates)
+def _loop(size, step, update, rates, epochs, batch_size, name, progress, state, along=None):
+    batches = size // batch_size
     with flushing():
-        bar = tqdm(range(epochs), desc=name or None, disable=not progress, unit="epoch")
-        for epoch in bar:
-            order = shuffle()
-            losses = []
-            for first in range(0, len(order) - batch_size + 1, batch_size):
-                _set_rate(update, next(rates))
-                losses.append(step(order[first : first + batch_size]))
-            losses = torch.stack(losses).cpu()  # in a whole epoch the only wait for the device
+        bar = tqdm(range(epochs), desc=name or None, disable=not progress, unit="epoch", initial=state.epoch)
+        while state.epoch < epochs:
+            if state.order is None:
+                state.order = torch.randperm(size, generator=state.generator)
+            order = state.order.to(state.device)
+            for batch in range(len(state.losses), batches):
+                _set_rate(update, rates[state.epoch * batches + batch])
+                state.losses.append(step(order[batch * batch_size : (batch + 1) * batch_size]))
+                state.keep()
+            losses = torch.stack(state.losses).cpu()  # in a whole epoch the only wait for the device
             if not losses.isfinite().all():
                 where = int((~losses.isfinite()).nonzero()[0])
                 raise NonFiniteLoss(
                     f"training {name or 'a network'} stopped: the loss is {losses[where]} at step "
-                    f"{epoch * len(losses) + where + 1} (epoch {epoch + 1}); a lower learning rate may help"
+                    f"{state.epoch * batches + where + 1} (epoch {state.epoch + 1}); a lower learning rate "
+                    "may help"
                 )
-            history.append(float(losses.double().mean()))
+            state.next_epoch(float(losses.double().mean()))
+            if along and (found := along(state.epoch)) is not None:
+                state.along.append({"epoch": state.epoch} | {k: float(v) for k, v in found.items()})
+            bar.update()
             bar.set_postfix_str(f"loss {losses.mean():.4g}")
-    return {"loss": history, "steps": epochs * len(losses), "seconds": time.perf_counter() - start}
+        bar.close()
+    state.keep(now=True)
+    return {
+        "loss": state.history,
+        "steps": epochs * batches,
+        "seconds": state.seconds(),
+        "along": state.along,
+    }
+
+
+class _State:
+    """Where a training is, and the file that it goes on from after an interruption.
+
+    Parameters
+    ----------
+    path : path-like or None
+    minutes : float
+        Time between two versions of the file.
+    tensors : dict of str to tensor
+        All that training changes, besides the optimizer; restored in place.
+    update : torch.optim.Optimizer
+    generator : torch.Generator
+        Of the order of the triplets.
+    data : tuple of tensor
+    decides : tuple
+        What else decides the result.
+    """
+
+    def __init__(self, path, minutes, tensors, update, generator, data, decides):
+        self.path, self.minutes = path and os.fspath(path), minutes
+        self.tensors, self.update, self.generator = tensors, update, generator
+        self.device = data[0].device
+        self.epoch, self.order, self.losses, self.history, self.along, self.before = 0, None, [], [], [], 0.0
+        self.started = self.written = time.perf_counter()
+        if self.path is None:
+            return
+        versions = memcomp.__version__, torch.__version__, self.device.type
+        digest = hashlib.sha256(repr((versions, decides, sorted(tensors))).encode())
+        for tensor in (*data, *tensors.values()):
+            digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+        self.identity = digest.hexdigest()
+        if os.path.exists(self.path):
+            self._restore()
+
+    def next_epoch(self, loss):
+        self.history.append(loss)
+        self.epoch, self.order, self.losses = self.epoch + 1, None, []
+
+    def seconds(self):
+        return self.before + time.perf_counter() - self.started
+
+    def keep(self, now=False):
+        """Write the file, if it is time to."""
+        if self.path is None or not (now or time.perf_counter() - self.written >= 60 * self.minutes):
+            return
+        content = {
+            "identity": self.identity,
+            "tensors": self.tensors,
+            "optimizer": self.update.state_dict(),
+            "generator": self.generator.get_state(),
+            "order": self.order,
+            "losses": self.losses,
+            "seconds": self.seconds(),
+            **{name: getattr(self, name) for name in ("epoch", "history", "along")},
+        }
+        temporary = f"{self.path}.{os.getpid()}.tmp"
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path)
+        self.written = time.perf_counter()
+
+    def _restore(self):
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            reason = None if content["identity"] == self.identity else "belongs to another training"
+        except Exception as error:  # torch.load has many ways to say that a file is damaged
+            reason = f"cannot be read ({type(error).__name__})"
+        if reason:
+            _LOG.warning("the checkpoint %s %s: training begins anew", os.path.basename(self.path), reason)
+            return
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                tensor.copy_(content["tensors"][name])
+            _restore_optimizer(self.update, content["optimizer"])
+        self.generator.set_state(content["generator"])
+        self.order, self.before = content["order"], content["seconds"]
+        self.losses = [loss.to(self.device) for loss in content["losses"]]
+        self.epoch, self.history, self.along = (content[name] for name in ("epoch", "history", "along"))
+
+
+def _restore_optimizer(update, content):
+    """Bring an optimizer's state back; in place where there is one, since a recorded graph points to it."""
+    if not update.state:
+        rates = [group["lr"] for group in update.param_groups]
+        update.load_state_dict(content)
+        for group, rate in zip(update.param_groups, rates):
+            group["lr"] = rate
+        return
+    parameters = [parameter for group in update.param_groups for parameter in group["params"]]
+    for parameter, saved in zip(parameters, content["state"].values()):
+        for name, value in saved.items():
+            update.state[parameter][name].copy_(value)
 
 
 def _batches(images, triplets, targets, batch_size):
@@ -287,9 +427,9 @@ def _set_rate(update, rate):
 
 def _to_device(images, triplets, targets, device):
     return (
-        torch.as_tensor(np.ascontiguousarray(images)).to(device),
-        torch.as_tensor(np.asarray(triplets, dtype=np.int64)).to(device),
-        torch.as_tensor(np.asarray(targets, dtype=np.float32)).to(device),
+        torch.tensor(images, device=device),
+        torch.tensor(triplets, dtype=torch.int64, device=device),
+        torch.tensor(targets, dtype=torch.float32, device=device),
     )
 
 

@@ -8,6 +8,18 @@ import numpy as np
 
 WEIGHTED = (1.0, 2.0, 3.0)  # appendix D.2.1; its coefficients are not readable in the text we have
 
+TARGETS = {
+    "sum": lambda labels: labels.sum(-1),
+    "weighted": lambda labels: labels @ np.array(WEIGHTED),
+    "max": lambda labels: labels.max(-1),
+    "product": lambda labels: labels.prod(-1),
+    "parity": lambda labels: labels.sum(-1) % 2,
+}
+"""What can be asked about the labels of a triplet, by name: functions of labels (…, 3).
+
+:meta hide-value:
+"""
+
 
 def zipf_counts(total, labels=10, exponent=2.0):
     """Count the images of each label under Zipf's law (appendix D).
@@ -294,15 +306,37 @@ def composed(rare, partners, position):
     return out.reshape(-1, 3)
 
 
-def targets(labels, triplets, weights=(1.0, 1.0, 1.0)):
-    """Return the weighted sum of the three labels: the sum (section 5.2) or another target (D.2.1).
+def target(name):
+    """Return the function of labels that a target's name stands for.
+
+    Parameters
+    ----------
+    name : str
+        One of ``TARGETS``.
+
+    Returns
+    -------
+    callable
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    if name not in TARGETS:
+        raise ValueError(f"unknown target {name!r}; choose one of {', '.join(TARGETS)}")
+    return TARGETS[name]
+
+
+def targets(labels, triplets, name="sum"):
+    """Return what is asked about each triplet: the sum of its labels (section 5.2), or another target.
 
     Parameters
     ----------
     labels : ndarray, int, shape (N,)
     triplets : ndarray, int, shape (M, 3)
-    weights : sequence of three floats
-        Coefficient of each position.
+    name : str
+        One of ``TARGETS``.
 
     Returns
     -------
@@ -310,7 +344,7 @@ def targets(labels, triplets, weights=(1.0, 1.0, 1.0)):
 
     Examples
     --------
-    >>> targets(np.array([4, 9]), np.array([[0, 0, 1]]), weights=(1, 2, 3)).tolist()
+    >>> targets(np.array([4, 9]), np.array([[0, 0, 1]]), "weighted").tolist()
     [39.0]
     """
-    return (labels[triplets] @ np.asarray(weights, dtype=float)).astype(np.float32)
+    return target(name)(labels[triplets]).astype(np.float32)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from memcomp import evaluation, images, models, records, sweep, training, triplets
-from memcomp.experiments import gaussian, mnist_sum, omniglot
+from memcomp.experiments import base, gaussian, mnist_sum, omniglot
 
 
 def key(module, config):
@@ -60,7 +60,7 @@ def test_gaussian_test_set_is_unseen_and_has_the_papers_size():
 
 def test_gaussian_point_repeats_and_adds_up():
     config = gaussian.Config(nines=40, seed=1, triplets=2000, epochs=4, width=8, lr=1e-3)
-    first, again = gaussian.run(config), gaussian.run(dataclasses.asdict(config))
+    first, again = gaussian.run(config), gaussian.run(config)
     assert first == again
     assert first["test_loss"] > 0
     # The error of a triplet is that of its 9 plus that of its pair, and all pairs meet all 9s.
@@ -100,7 +100,7 @@ def test_mnist_sum_parameters_of_the_notebook_reach_the_grid():
     grid = mnist_sum.grid("quick", dataset="mnist", seeds=1, epochs=3, width=5)
     assert {(c.dataset, c.seed, c.epochs, c.width) for c in grid} == {("mnist", 0, 3, 5)}
     assert {c.architecture for c in grid} == set(mnist_sum.ARCHITECTURES)
-    assert {c.weights for c in grid} == {(1, 1, 1), mnist_sum.WEIGHTED}
+    assert {c.target for c in grid} == {"sum", "weighted"}
     assert {c.normalise for c in grid} == {"together", "apart"}
     assert len({c.nines for c in grid}) >= 2
     quick = mnist_sum.grid()
@@ -110,12 +110,13 @@ def test_mnist_sum_parameters_of_the_notebook_reach_the_grid():
 
 def test_mnist_sum_architectures_share_their_data_and_seeds_do_not():
     config = mnist_sum.Config("sum", 25, 0, **TINY)
-    _, labels, rows = mnist_sum.training_set(config)
+    data = mnist_sum.training_set(config)
+    labels, rows = data.labels, data.rows
     assert rows.shape == (300, 3)
     assert len(np.unique(rows[labels[rows] == 9])) == (labels[rows] == 9).sum() == 25
-    _, _, other = mnist_sum.training_set(dataclasses.replace(config, architecture="cross_channel"))
+    other = mnist_sum.training_set(dataclasses.replace(config, architecture="cross_channel")).rows
     assert (rows == other).all()
-    _, _, other = mnist_sum.training_set(dataclasses.replace(config, seed=1))
+    other = mnist_sum.training_set(dataclasses.replace(config, seed=1)).rows
     assert not (rows == other).all()
     full = triplets.long_tailed(labels, 400, np.random.default_rng(0), rare=40)
     assert {tuple(row) for row in rows} <= {tuple(row) for row in full}
@@ -130,15 +131,14 @@ def test_mnist_sum_test_set_is_unseen_and_complete():
         held = test.labels[test.rows[position]]
         assert (held[:, position] == 9).all()
         assert (np.delete(held, position, 1) < 5).all()
-    pool, _, rows = mnist_sum.training_set(mnist_sum.Config("sum", 25, 0, **TINY))
-    assert not {image.tobytes() for image in test.images} & {
-        image.tobytes() for image in pool[np.unique(rows)]
-    }
+    data = mnist_sum.training_set(mnist_sum.Config("sum", 25, 0, **TINY))
+    used = {image.tobytes() for image in data.images[np.unique(data.rows)]}
+    assert not {image.tobytes() for image in test.images} & used
 
 
 def test_mnist_sum_point_repeats_and_adds_up():
-    config = mnist_sum.Config("linear", 25, 0, weights=(1, 2, 3), lr=1e-2, **TINY)
-    first, again = mnist_sum.run(config), mnist_sum.run(dataclasses.asdict(config))
+    config = mnist_sum.Config("linear", 25, 0, target="weighted", lr=1e-2, **TINY)
+    first, again = mnist_sum.run(config), mnist_sum.run(config)
     assert records._plain(first, "metrics") == records._plain(again, "metrics")
     assert np.mean(first["by_position"]) == pytest.approx(first["test_loss"])
     assert np.shape(first["by_combination"]) == (3, 5, 5)
@@ -151,12 +151,13 @@ def test_mnist_sum_point_repeats_and_adds_up():
     model, _ = mnist_sum.train(config, progress=False)
     test = mnist_sum.held_out("embedded")
     rows = np.random.default_rng(0).permutation(test.rows.reshape(-1, 3))[:4000]
-    targets = triplets.targets(test.labels, rows, (1, 2, 3))
+    targets = triplets.targets(test.labels, rows, "weighted")
     direct = evaluation.mse(model, test.images, rows, targets, factorised=False)
     assert direct == pytest.approx(first["test_loss"], rel=0.1)  # on a sample of the triplets
-    pool, labels, rows = mnist_sum.training_set(config)
-    targets = triplets.targets(labels, rows, (1, 2, 3))
-    assert evaluation.mse(model, pool, rows, targets) == pytest.approx(first["train_loss"])
+    data = mnist_sum.training_set(config)
+    assert (data.targets == triplets.targets(data.labels, data.rows, "weighted")).all()
+    train_loss = evaluation.mse(model, data.images, data.rows, data.targets)
+    assert train_loss == pytest.approx(first["train_loss"])
 
 
 def test_mnist_sum_parts_of_a_perfect_network_are_the_labels():
@@ -205,13 +206,9 @@ def test_omniglot_paper_grid_is_the_papers():
 def test_omniglot_parameters_of_the_notebook_reach_the_grid():
     grid = omniglot.grid("quick", dataset="mnist", seeds=1, epochs=3, width=5)
     assert {(c.dataset, c.seed, c.epochs, c.width) for c in grid} == {("mnist", 0, 3, 5)}
-    quick, medium = omniglot.grid(), omniglot.grid("medium")
-    (grid,) = sweep.grids("09_omniglot", "medium")
-    assert [*grid.configs.values()] == medium
-    assert {c.size for c in medium} == {40_000, 20_000}
-    assert [dataclasses.replace(c, dataset="", size=0, epochs=0) for c in medium] == [
-        dataclasses.replace(c, dataset="", size=0, epochs=0) for c in quick
-    ]
+    quick, narrow = omniglot.grid(), omniglot.grid("narrow")
+    (grid,) = sweep.grids("09_omniglot", "narrow")
+    assert [*grid.configs.values()] == narrow
     assert len(quick) == len({key(omniglot, config) for config in quick})
     dial = {
         c.weight_decay for c in quick if (c.architecture, c.optimizer, c.decayed) == ("sum", "adam", "all")
@@ -310,7 +307,7 @@ def test_omniglot_triplets_with_a_number_of_glyphs(number, drawings):
 
 def test_omniglot_point_repeats_and_adds_up():
     config = omniglot.Config("sum", 0.5, 0, lr=1e-2, **SMALL)
-    first, again = omniglot.run(config), omniglot.run(dataclasses.asdict(config))
+    first, again = omniglot.run(config), omniglot.run(config)
     assert records._plain(first, "metrics") == records._plain(again, "metrics")
     assert np.mean(first["by_position"]) == pytest.approx(first["test_loss"])
     assert first["by_position"] == pytest.approx([first["test_loss"]] * 3, rel=1e-4), "Sum is symmetric"
@@ -377,3 +374,71 @@ def test_omniglot_real_sets_have_the_papers_sizes(drawings, size, tests):
     assert not {test.images[i].tobytes() for i in test.digits} & known
     drawn, _ = images.load("omniglot")
     assert {image.tobytes() for image in data.images[data.glyphs]} <= {image.tobytes() for image in drawn}
+
+
+def test_narrow_grids_are_the_papers_recipe_at_width_16():
+    for module in (omniglot, mnist_sum):
+        plain = module.Config("sum", 0, 0)
+        for config in module.grid("narrow"):
+            changed = {k for k, v in dataclasses.asdict(config).items() if v != getattr(plain, k)}
+            asked = {"architecture", "weight_decay", "optimizer", "drawings", "nines", "target", "seed"}
+            assert changed - asked == {"width", "along"}
+            assert config.width == 16
+    table_1 = [c for c in omniglot.grid("narrow") if (c.drawings, c.optimizer) == (1, "adam")]
+    assert {(c.architecture, c.weight_decay) for c in table_1 if c.seed == 0} == {
+        (name, decay) for name in omniglot.ARCHITECTURES for decay in (0.0, 0.5)
+    }
+    assert [c.seed for c in omniglot.grid("narrow")[:9]] == [0] * 9, (
+        "the first seed of everything comes first"
+    )
+
+
+def test_metrics_along_the_way():
+    config = omniglot.Config("sum", 0.5, 0, lr=1e-2, along=True, **(SMALL | {"epochs": 12}))
+    found = omniglot.run(config)
+    assert [one["epoch"] for one in found["along"]] == list(range(3, 13))
+    for name in ("test_loss", "glyph_loss", "train_loss"):
+        assert found["along"][-1][name] == found[name]
+        assert found["along"][0][name] != found[name]
+    assert "along" not in omniglot.run(dataclasses.replace(config, along=False))
+    nines = mnist_sum.Config("sum", 25, 0, along=True, **(TINY | {"epochs": 2}))
+    found = mnist_sum.run(nines)
+    assert [one["epoch"] for one in found["along"]] == [1, 2]
+    assert found["along"][-1]["train_nine_loss"] == found["train_nine_loss"]
+
+
+def test_random_streams_with_different_names_never_meet():
+    """But for those that chose what stored networks were trained on; these are listed."""
+    shared = ("shared", "fresh", "partners", "batches")
+    old = {"subset", "followed", "victim", "noise", "other drawings", "training set", *shared}
+    numbers = {"training set": [(seed, n) for seed in range(12) for n in (1, 10, 50, 550)]}
+    numbers |= {"with glyphs": range(4), "with parts": range(1, 6), **dict.fromkeys(shared, [()])}
+    drawn = {}
+    for name in base.STREAMS:
+        for number in numbers.get(name, range(12)):
+            number = number if isinstance(number, tuple) else (number,)
+            start = tuple(base.stream(name, *number).integers(2**63, size=4).tolist())
+            other = drawn.setdefault(start, name)
+            assert other == name or {other, name} <= old, (name, number, other)
+    with pytest.raises(ValueError, match="'tests'"):
+        base.stream("tests")
+
+
+def test_digits_and_glyphs_are_chosen_apart():
+    config = omniglot.Config("sum", 0.0, 0, **SMALL)
+    assert config.glyph_pool == "glyphs"
+    other = dataclasses.replace(config, glyphs="embedded")
+    data = omniglot.training_set(other)
+    pool, _ = images.load("embedded", "train")
+    assert {image.tobytes() for image in data.images[data.glyphs]} <= {image.tobytes() for image in pool}
+    assert "DejaVu" not in omniglot.provenance(other)["source"]
+
+
+def test_the_exponent_of_zipfs_law_is_a_field():
+    for module, config in (
+        (omniglot, omniglot.Config("sum", 0.0, 0, **SMALL)),
+        (mnist_sum, mnist_sum.Config("sum", 25, 0, **TINY)),
+    ):
+        steep, flat = (module.training_set(dataclasses.replace(config, exponent=e)) for e in (2.0, 1.0))
+        count = [np.bincount(data.labels[data.rows].ravel(), minlength=10) for data in (steep, flat)]
+        assert count[1][5] > 2 * count[0][5]

@@ -1,5 +1,6 @@
 """Pools of images: what they hold, and what is said when a file is missing or damaged."""
 
+import dataclasses
 import gzip
 import os
 from pathlib import Path
@@ -73,11 +74,48 @@ def test_embedded_labels_belong_to_their_images():
     assert (distance.argmin(1) == truth).mean() > 0.7
 
 
-def test_what_is_handed_out_is_a_copy():
-    first, _ = images.load("embedded", "test")
-    first[:] = 7
-    second, _ = images.load("embedded", "test")
-    assert (second != 7).any()
+def test_what_is_handed_out_is_kept_and_read_only():
+    images_, labels = images.load("embedded", "test")
+    assert images.load("embedded", "test")[0] is images_
+    with pytest.raises(ValueError, match="read-only"):
+        images_[0] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        labels += 1
+
+
+def test_one_call_clears_every_cache(fake_mnist):
+    root, raw, pixels = fake_mnist
+    before, _ = images.load("mnist", "test", root)
+    digits, _ = images.load("embedded", "test")
+    write_idx(raw / "t10k-images-idx3-ubyte", 255 - pixels)
+    assert images.load("mnist", "test", root)[0] is before
+    images.clear_caches()
+    assert (images.load("mnist", "test", root)[0] == 255 - before).all()
+    assert images.load("embedded", "test")[0] is not digits
+
+
+def test_arrays_inside_dataclasses_are_read_only():
+    @dataclasses.dataclass(frozen=True)
+    class Part:
+        rows: np.ndarray
+
+    @images.cached(maxsize=1)
+    def part(size):
+        return Part(np.zeros(size)), 1
+
+    with pytest.raises(ValueError, match="read-only"):
+        part(3)[0].rows[0] = 1
+
+
+def test_a_pool_is_one_entry(monkeypatch):
+    def read(split):
+        return np.full((3, 28, 28), 7, np.uint8), np.arange(3)
+
+    monkeypatch.setitem(images.POOLS, "sevens", images.Pool(read, "all sevens", splits=("train",)))
+    assert images.load("sevens")[0].shape == (3, 28, 28)
+    assert images.provenance("sevens")["source"] == "all sevens"
+    with pytest.raises(ValueError, match="sevens has no split 'test'"):
+        images.load("sevens", "test")
 
 
 def test_glyphs_are_distinct_classes_in_the_range_of_digits():
@@ -117,12 +155,10 @@ def test_gaussian_has_the_means_and_the_covariance_it_says():
     assert not (vectors[:5] == other[:5]).any()
 
 
-def test_gaussian_pools_share_their_means():
-    train, labels = images.load("gaussian")
-    test, truth = images.load("gaussian", "test")
+def test_gaussian_draws_share_their_means():
+    (train, labels), (test, truth) = (images.gaussian([600] * 10, draw=draw) for draw in (0, 1))
     means = np.stack([train[labels == label].mean(0) for label in range(10)])
     nearest = ((test[:, None] - means) ** 2).sum(-1).argmin(1)
-    assert np.bincount(truth).tolist() == [600] * 10
     assert (nearest == truth).mean() > 0.999
 
 
@@ -131,7 +167,7 @@ def test_gaussian_pools_share_their_means():
     [
         (("minst",), "'minst'.*embedded"),
         (("embedded", "val"), "'val'"),
-        (("glyphs", "test"), "only the split"),
+        (("glyphs", "test"), "glyphs has no split 'test'"),
     ],
 )
 def test_unknown_names_are_refused(arguments, message):

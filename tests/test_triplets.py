@@ -174,14 +174,24 @@ def test_the_papers_sets_stay_small():
     assert toy.nbytes < 20e6
 
 
-@given(weights=st.tuples(*[st.integers(-5, 5)] * 3), seed=st.integers(0, 1000))
-def test_targets_are_the_weighted_sum_of_labels(weights, seed):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 10, 50)
-    rows = rng.integers(0, 50, (20, 3))
-    expected = [sum(w * labels[i] for w, i in zip(weights, row)) for row in rows]
-    assert triplets.targets(labels, rows, weights).tolist() == expected
-    assert triplets.targets(labels, rows).tolist() == labels[rows].sum(1).tolist()
+def test_targets_by_hand():
+    labels = np.array([1, 2, 9, 0, 3])
+    rows = np.array([[0, 1, 2], [3, 4, 4], [2, 2, 2]])
+    by_hand = {
+        "sum": [12, 6, 27],
+        "weighted": [32, 15, 54],
+        "max": [9, 3, 9],
+        "product": [18, 0, 729],
+        "parity": [0, 0, 1],
+    }
+    assert by_hand.keys() == triplets.TARGETS.keys()
+    for name, values in by_hand.items():
+        found = triplets.targets(labels, rows, name)
+        assert found.dtype == np.float32
+        assert found.tolist() == values
+    assert triplets.targets(labels, rows).tolist() == by_hand["sum"]
+    with pytest.raises(ValueError, match=r"unknown target 'mean'.*parity"):
+        triplets.targets(labels, rows, "mean")
 
 
 def test_singles_have_triplets_of_their_own():

@@ -2,11 +2,11 @@
 
 import dataclasses
 import hashlib
-from functools import lru_cache
 
 import numpy as np
 
 from memcomp import evaluation, images, models, records, training, triplets
+from memcomp.experiments import base
 
 RARE = 9  # the rare class; its rank in Zipf's law is the last
 
@@ -41,6 +41,7 @@ class Config:
     covariance: float = 1.0
 
 
+PROFILES = {"quick": {"epochs": 30, "lr": 1e-3}, "paper": {}}
 DRAWN_BY = ("nines", "seed", "triplets", "covariance")
 
 
@@ -59,13 +60,7 @@ def grid(profile="quick", seeds=None, epochs=None, width=None):
     -------
     list of Config
     """
-    if profile not in ("quick", "paper"):
-        raise ValueError(f"unknown profile {profile!r}; choose 'quick' or 'paper'")
-    settings = {"epochs": 300, "lr": 1e-4} if profile == "paper" else {"epochs": 30, "lr": 1e-3}
-    if epochs is not None:
-        settings["epochs"] = epochs
-    if width is not None:
-        settings["width"] = width
+    settings = base.settings(PROFILES, profile, epochs=epochs, width=width)
     counts = range(100, 551, 50) if profile == "paper" else (100, 200, 300, 400, 550)
     seeds = seeds if seeds is not None else 20 if profile == "paper" else 6
     return [Config(nines, seed, **settings) for nines in counts for seed in range(seeds)]
@@ -77,14 +72,14 @@ def work(config):
 
 
 @records.experiment("gaussian", version=1, config=Config, drawn_by=DRAWN_BY)
-def run(config, progress=False):
+def run(config, progress=False, checkpoint=None):
     """Train one network and test it on composed triplets with an unseen 9.
 
     Parameters
     ----------
-    config : Config or dict
-    progress : bool
-        Show a progress bar.
+    config : Config
+    progress, checkpoint
+        See :func:`memcomp.training.fit`.
 
     Returns
     -------
@@ -108,12 +103,13 @@ def run(config, progress=False):
         seed=config.seed,
         name=f"gaussian, {config.nines} nines, seed {config.seed}",
         progress=progress,
+        checkpoint=checkpoint,
     )
     pool, truth, composed = held_out(config.covariance)
     outputs = evaluation.predict(model, pool, np.arange(len(pool))[:, None].repeat(3, 1)) / 3
     error = outputs - truth  # of each vector's part, which the output is the sum of
     nine, pair = error[np.unique(composed[:, 0])], error[composed[:2700, 1:]].sum(1)
-    fresh = triplets.draw(truth, triplets.zipf_counts(3000), np.random.default_rng(0))
+    fresh = triplets.draw(truth, triplets.zipf_counts(3000), base.stream("shared"))
     return {
         "test_loss": evaluation.mse(model, pool, composed, triplets.targets(truth, composed)),
         "train_loss": evaluation.mse(model, vectors, rows, targets),
@@ -144,11 +140,11 @@ def training_set(config):
     counts[0] += counts[RARE] - config.nines
     counts[RARE] = config.nines
     vectors, labels = images.gaussian(counts, draw=1 + config.seed, covariance=config.covariance)
-    rng = np.random.default_rng([config.seed, config.nines])
+    rng = base.stream("training set", config.seed, config.nines)
     return vectors, labels, triplets.draw(labels, counts, rng)
 
 
-@lru_cache(maxsize=1)
+@images.cached(maxsize=1)
 def held_out(covariance):
     """Return the test vectors, 600 of each class, and the 600 × 2,700 composed triplets (appendix D.1).
 
@@ -160,5 +156,5 @@ def held_out(covariance):
         The 9 stands first; the network does not distinguish positions.
     """
     vectors, labels = images.gaussian([600] * 10, draw=0, covariance=covariance)
-    pairs = np.random.default_rng(0).permutation(np.flatnonzero(labels != RARE)).reshape(-1, 2)
+    pairs = base.stream("shared").permutation(np.flatnonzero(labels != RARE)).reshape(-1, 2)
     return vectors, labels, triplets.composed(np.flatnonzero(labels == RARE), pairs, 0)

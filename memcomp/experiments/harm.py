@@ -9,8 +9,12 @@ import dataclasses
 import numpy as np
 
 from memcomp import records, triplets
-from memcomp.experiments import mnist_sum, omniglot
+from memcomp.experiments import base, omniglot
+from memcomp.experiments.base import work
+from memcomp.experiments.omniglot import errors
 from memcomp.experiments.subsets import compositions
+
+__all__ = ["Config", "grid", "run", "train", "training_set", "work"]
 
 DAMAGES = ("none", "label", "pair", "noise")
 PAIRS = ((1, 8), (2, 9))  # glyphs that are made to meet; their halves differ by 3.5 from either
@@ -36,7 +40,8 @@ class Config(omniglot.Config):
     ties: int = 0
 
 
-QUICK = omniglot.QUICK | {"size": 3000}  # where a network without weight decay fits each glyph's triplet
+# Where a network without weight decay fits each glyph's triplet.
+PROFILES = {"quick": omniglot.QUICK | {"size": 3000}, "paper": {}}
 SHIFT = 10.0  # of the wrong label; sums run from 0 to 27
 NOISE = (1.0, 4.0)
 DIAL = (0.01, 0.1)  # weight decays between those of Table 1, for the networks with noise
@@ -50,6 +55,7 @@ def grid(
     width=None,
     mixed=False,
     cuda_graph=False,
+    glyphs=None,
 ):
     """Return the configs: for each kind of damage and weight decay, networks that share their data by seed.
 
@@ -63,13 +69,14 @@ def grid(
         In place of the profile's; ``seeds`` is the number of networks a point.
     mixed, cuda_graph : bool
         See :func:`memcomp.training.fit`.
+    glyphs : str, optional
+        See :class:`memcomp.experiments.omniglot.Config`.
 
     Returns
     -------
     list of Config
     """
-    given = {"dataset": dataset, "epochs": epochs, "width": width, "mixed": mixed, "cuda_graph": cuda_graph}
-    settings = mnist_sum.training_settings({"quick": QUICK, "paper": {}}, profile, given)
+    settings = omniglot.recipe(PROFILES, profile, dataset, epochs, width, mixed, cuda_graph, glyphs)
 
     def points(number, decays, **damage):
         number = seeds if seeds is not None else number if profile == "quick" else 10
@@ -85,14 +92,9 @@ def grid(
     return plain + wrong + pairs + noisy
 
 
-def work(config):
-    """Return the number of images seen in training, times the square of the width."""
-    return omniglot.work(config)
-
-
 def victim(config):
     """Return the label of the glyph whose triplet gets, or would get, the wrong label."""
-    return int(np.random.default_rng([3, config.seed]).integers(10))
+    return int(base.stream("victim", config.seed).integers(10))
 
 
 def training_set(config, data_root=None):
@@ -100,9 +102,8 @@ def training_set(config, data_root=None):
 
     Returns
     -------
-    data : omniglot.TrainingSet
+    omniglot.TrainingSet
         ``where`` gives a place where each glyph stands; for a pair, that in the triplet that it shares.
-    targets : ndarray, float32, shape (M,)
     """
     if config.damage not in DAMAGES:
         raise ValueError(f"unknown damage {config.damage!r}; choose one of {', '.join(DAMAGES)}")
@@ -111,14 +112,14 @@ def training_set(config, data_root=None):
     data = omniglot.training_set(config, data_root)
     if config.damage == "pair":
         data = joined(data, config)
-    targets = triplets.targets(data.labels, data.rows)
+    targets = triplets.targets(data.labels, data.rows, config.target)
     if config.damage == "label":
         row = data.where[victim(config) * config.drawings, 0]
         targets[row] += config.amount
     if config.damage == "noise":
-        rng = np.random.default_rng([4, config.seed])
+        rng = base.stream("noise", config.seed)
         targets += config.amount * rng.standard_normal(len(targets), dtype=np.float32)
-    return data, targets
+    return dataclasses.replace(data, targets=targets)
 
 
 def joined(data, config):
@@ -138,17 +139,16 @@ def joined(data, config):
 
 
 @records.experiment("harm", version=1, config=Config)
-def run(config, device="cpu", data_root=None, progress=False):
+def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
     """Train one network on damaged data and test it against the truth.
 
     Parameters
     ----------
-    config : Config or dict
-    device : str
+    config : Config
+    device, progress, checkpoint
+        See :func:`memcomp.training.fit`.
     data_root : path, optional
         See :func:`memcomp.images.load`.
-    progress : bool
-        Show a progress bar.
 
     Returns
     -------
@@ -164,16 +164,21 @@ def run(config, device="cpu", data_root=None, progress=False):
         ``fresh_loss``, on held-out digits drawn like the training digits; ``test_loss``, the mean of
         ``pair_loss``.
     """
-    model, history = train(config, device, data_root, progress)
-    return {
-        **measure(model, config, data_root),
-        "history": [round(loss, 5) for loss in history["loss"]],
-        "data": omniglot.provenance(config, data_root),
-    }
+    data = training_set(config, data_root)
+    model, history = train(config, device, data_root, progress, data, checkpoint)
+    metrics = measure(model, config, data, data_root)
+    return base.result(metrics, history, omniglot.provenance(config, data_root))
 
 
-def train(config, device="cpu", data_root=None, progress=True):
+def train(config, device="cpu", data_root=None, progress=True, data=None, checkpoint=None):
     """Train the network of a config.
+
+    Parameters
+    ----------
+    config, device, data_root, progress, checkpoint
+        As in :func:`run`.
+    data : omniglot.TrainingSet, optional
+        The network's training set, if it is at hand.
 
     Returns
     -------
@@ -181,32 +186,29 @@ def train(config, device="cpu", data_root=None, progress=True):
     history : dict
         See :func:`memcomp.training.fit`.
     """
-    data, targets = training_set(config, data_root)
+    data = data or training_set(config, data_root)
     name = f"{config.damage}, weight decay {config.weight_decay}, seed {config.seed}"
-    return mnist_sum.fit(
-        config, data.images, data.rows, targets, name, device, progress, decayed=config.decayed
-    )
+    return base.fit(config, data, name, device, progress, checkpoint=checkpoint)
 
 
-def measure(model, config, data_root=None):
+def measure(model, config, data, data_root=None):
     """Return the metrics of a trained network, see :func:`run`."""
-    data, targets = training_set(config, data_root)
     test = omniglot.held_out(config, data, data_root)
-    error = omniglot.errors(model, data, data.rows)
-    given = error + triplets.targets(data.labels, data.rows) - targets
-    fresh = triplets.long_tailed(test.labels[: test.glyphs[0]], 2000, np.random.default_rng(1))
-    by_pair = np.stack([omniglot.errors(model, test, rows) for rows in test.rows])
+    error = errors(model, data, data.rows, config.target)
+    given = error + triplets.targets(data.labels, data.rows, config.target) - data.targets
+    fresh = base.fresh(test.labels[: test.glyphs[0]], config)
+    by_pair = np.stack([errors(model, test, rows, config.target) for rows in test.rows])
     by_pair = by_pair.reshape(3 * len(test.digits), -1)
     return {
         "victim": victim(config),
         "pairs": test.labels[test.rows[0][: by_pair.shape[1], 1:]],
         "pair_loss": (by_pair**2).mean(0).round(5),
         "pair_bias": by_pair.mean(0).round(4),
-        **compositions(model, test, data.images[data.glyphs], data.labels[data.glyphs]),
+        **compositions(model, config, test, data.images[data.glyphs], data.labels[data.glyphs]),
         "residual": error[data.where[:, 0]].round(4),
         "train_loss": (given**2).mean(),
         "clean_loss": (error**2).mean(),
         "glyph_loss": (error[data.where[:, 0]] ** 2).mean(),
-        "fresh_loss": (omniglot.errors(model, test, fresh) ** 2).mean(),
+        "fresh_loss": (errors(model, test, fresh, config.target) ** 2).mean(),
         "test_loss": (by_pair**2).mean(),
     }

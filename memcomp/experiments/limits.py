@@ -10,18 +10,14 @@ import dataclasses
 import numpy as np
 
 from memcomp import evaluation, models, records, triplets
-from memcomp.experiments import mnist_sum, omniglot
+from memcomp.experiments import base, omniglot
+from memcomp.triplets import TARGETS
+
+__all__ = ["TARGETS", "Config", "grid", "run", "train", "training_set", "work"]
 
 DEPTHS = ("cross_channel", "after_1", "after_2", "after_3", "after_4", "linear")  # from the input to the head
 HEADS = ("sum", "linear", "two_layer", "deep_sets", "attention")
 SETS = ("sum", "deep_sets", "attention")  # heads that take any number of parts, and know no order
-TARGETS = {
-    "sum": lambda labels: labels.sum(-1),
-    "weighted": lambda labels: labels @ np.array(triplets.WEIGHTED),
-    "max": lambda labels: labels.max(-1),
-    "product": lambda labels: labels.prod(-1),
-    "parity": lambda labels: labels.sum(-1) % 2,
-}
 PARTS = range(1, 6)
 
 
@@ -31,18 +27,18 @@ class Config(omniglot.Config):
 
     Attributes
     ----------
-    target : {"sum", "weighted", "max", "product", "parity"}
-        What is asked about the three labels. All but the sum are scaled so that their variance over all
-        1,000 combinations of labels is that of the sum, which makes losses comparable.
+    target : str
+        All targets but the sum are scaled here so that their variance over all 1,000 combinations of labels
+        is that of the sum, which makes losses comparable.
     oracle : bool
         Train the head on the labels themselves, given as unit vectors of length 10.
     """
 
-    target: str = "sum"
     oracle: bool = False
 
 
-QUICK = omniglot.QUICK | {"size": 3000}  # where a network without weight decay fits each glyph's triplet
+# Where a network without weight decay fits each glyph's triplet.
+PROFILES = {"quick": omniglot.QUICK | {"size": 3000}, "paper": {}}
 
 
 def grid(
@@ -53,6 +49,7 @@ def grid(
     width=None,
     mixed=False,
     cuda_graph=False,
+    glyphs=None,
 ):
     """Return the configs: the sum at every depth of mixing and for every head; other targets; oracles.
 
@@ -67,13 +64,14 @@ def grid(
         In place of the profile's; ``seeds`` is the number of networks a point.
     mixed, cuda_graph : bool
         See :func:`memcomp.training.fit`.
+    glyphs : str, optional
+        See :class:`memcomp.experiments.omniglot.Config`.
 
     Returns
     -------
     list of Config
     """
-    given = {"dataset": dataset, "epochs": epochs, "width": width, "mixed": mixed, "cuda_graph": cuda_graph}
-    settings = mnist_sum.training_settings({"quick": QUICK, "paper": {}}, profile, given)
+    settings = omniglot.recipe(PROFILES, profile, dataset, epochs, width, mixed, cuda_graph, glyphs)
 
     def points(number, architectures, targets, **changes):
         number = seeds if seeds is not None else number if profile == "quick" else 10
@@ -92,7 +90,7 @@ def grid(
 
 def work(config):
     """Return the number of images seen in training, times the square of the width; of an oracle, little."""
-    return omniglot.work(config) / (20 if config.oracle else 1)
+    return base.work(config) / (20 if config.oracle else 1)
 
 
 def target(labels, kind):
@@ -107,25 +105,23 @@ def target(labels, kind):
     >>> target(np.array([[1, 2, 9], [0, 0, 0]]), "sum").tolist()
     [12.0, 0.0]
     """
-    if kind not in TARGETS:
-        raise ValueError(f"unknown target {kind!r}; choose one of {', '.join(TARGETS)}")
+    asked = triplets.target(kind)
     every = np.indices((10, 10, 10)).reshape(3, -1).T
-    scale = TARGETS["sum"](every).std() / TARGETS[kind](every).std()
-    return (TARGETS[kind](labels) * scale).astype(np.float32)
+    scale = triplets.target("sum")(every).std() / asked(every).std()
+    return (asked(labels) * scale).astype(np.float32)
 
 
 @records.experiment("limits", version=1, config=Config)
-def run(config, device="cpu", data_root=None, progress=False):
+def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
     """Train one network, or an oracle, and test it on combinations of its glyphs.
 
     Parameters
     ----------
-    config : Config or dict
-    device : str
+    config : Config
+    device, progress, checkpoint
+        See :func:`memcomp.training.fit`.
     data_root : path, optional
         See :func:`memcomp.images.load`.
-    progress : bool
-        Show a progress bar.
 
     Returns
     -------
@@ -141,16 +137,27 @@ def run(config, device="cpu", data_root=None, progress=False):
 
         ``weights``: number of trained weights.
     """
-    model, history = train(config, device, data_root, progress)
-    return {
-        **measure(model, config, data_root),
-        "history": [round(loss, 5) for loss in history["loss"]],
-        "data": omniglot.provenance(config, data_root),
-    }
+    data = training_set(config, data_root)
+    model, history = train(config, device, data_root, progress, data, checkpoint)
+    metrics = measure(model, config, data, data_root)
+    return base.result(metrics, history, omniglot.provenance(config, data_root))
 
 
-def train(config, device="cpu", data_root=None, progress=True):
+def training_set(config, data_root=None):
+    """Return the triplets of :mod:`memcomp.experiments.omniglot` with the scaled target."""
+    data = omniglot.training_set(config, data_root)
+    return dataclasses.replace(data, targets=target(data.labels[data.rows], config.target))
+
+
+def train(config, device="cpu", data_root=None, progress=True, data=None, checkpoint=None):
     """Train the network of a config.
+
+    Parameters
+    ----------
+    config, device, data_root, progress, checkpoint
+        As in :func:`run`.
+    data : omniglot.TrainingSet, optional
+        The network's training set, if it is at hand.
 
     Returns
     -------
@@ -158,15 +165,12 @@ def train(config, device="cpu", data_root=None, progress=True):
     history : dict
         See :func:`memcomp.training.fit`.
     """
-    data = shown(config, omniglot.training_set(config, data_root))
-    targets = target(data.labels[data.rows], config.target)
+    data = shown(config, data or training_set(config, data_root))
     model = None
     if config.oracle:
         model = models.build(config.architecture, config.width, seed=config.seed, dim=10, vectors=True)
     name = f"{config.architecture}, {config.target}{', oracle' * config.oracle}, seed {config.seed}"
-    return mnist_sum.fit(
-        config, data.images, data.rows, targets, name, device, progress, model, decayed=config.decayed
-    )
+    return base.fit(config, data, name, device, progress, model, checkpoint)
 
 
 def shown(config, part):
@@ -176,11 +180,10 @@ def shown(config, part):
     return dataclasses.replace(part, images=np.eye(10, dtype=np.float32)[part.labels])
 
 
-def measure(model, config, data_root=None):
+def measure(model, config, data, data_root=None):
     """Return the metrics of a trained network, see :func:`run`."""
-    plain = omniglot.training_set(config, data_root)
-    data = shown(config, plain)
-    test = shown(config, omniglot.held_out(config, plain, data_root))
+    test = shown(config, omniglot.held_out(config, data, data_root))
+    data = shown(config, data)
 
     def squared(part, rows):
         outputs = evaluation.predict(model, part.images, rows).astype(np.float64)
@@ -188,7 +191,7 @@ def measure(model, config, data_root=None):
 
     by_position = [squared(test, rows).mean() for rows in test.rows]
     train_error = squared(data, data.rows)
-    fresh = triplets.long_tailed(test.labels[: test.glyphs[0]], 2000, np.random.default_rng(1))
+    fresh = base.fresh(test.labels[: test.glyphs[0]], config)
     constants = [target(test.labels[rows], config.target).var(dtype=np.float64) for rows in test.rows]
     found = {
         "test_loss": np.mean(by_position),
@@ -212,7 +215,7 @@ def with_parts(test, number, size=1000):
     -------
     ndarray, int, shape (size, number)
     """
-    rng = np.random.default_rng([1, number])
+    rng = base.stream("with parts", number)
     glyphs = omniglot.with_glyphs(test, 2, size)
     glyphs = glyphs[np.isin(glyphs, test.glyphs)].reshape(size, 2)
     digits = rng.choice(test.digits, (size, max(number - 2, 0)))

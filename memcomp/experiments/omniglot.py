@@ -1,84 +1,54 @@
 """Tables 1 and 2: glyphs seen once among long-tailed digits, and weight decay (section 5.3, D.3, D.3.1)."""
 
 import dataclasses
-from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
 from torch import nn
 
 from memcomp import evaluation, images, records, triplets
-from memcomp.experiments import mnist_sum
+from memcomp.experiments import base
+from memcomp.experiments.base import ARCHITECTURES, PARTNERS, errors, work
 
-ARCHITECTURES = mnist_sum.ARCHITECTURES
-PARTNERS = range(5)  # digits beside the glyphs in a test triplet
-GLYPHS = {"embedded": "glyphs", "mnist": "omniglot"}  # the pool of glyphs that belongs to a pool of digits
+__all__ = ["ARCHITECTURES", "Config", "errors", "grid", "held_out", "run", "train", "training_set", "work"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(base.Recipe):
     """One network. The defaults are the paper's where the paper gives a value.
 
     Attributes
     ----------
-    architecture : {"sum", "linear", "two_layer", "cross_channel"}
+    architecture : str
+        See :func:`memcomp.models.build`.
     weight_decay : float
     seed : int
         Seed of everything: glyphs, digits and their grouping, initial weights, order of training. Networks
         that differ in the other attributes share their data.
     drawings : int
         Drawings of each of the ten glyphs: 1 for Table 1, 10 for Table 2.
-    optimizer : {"adam", "adamw"}
-        What the paper's weight decay is: L2 in the gradient, or decoupled.
-    decayed : {"all", "conv", "other"}
-        Which weights decay, see :func:`memcomp.training.fit`.
-    dataset : {"mnist", "embedded"}
-        ``mnist`` goes with Omniglot, ``embedded`` with the stand-in glyphs.
-    size : int
-        Triplets of digits, before the glyphs come in.
-    epochs, batch_size, lr, schedule, warmup
-        See :func:`memcomp.training.fit`.
-    width, stem, normalise
-        See :func:`memcomp.models.build`.
-    mixed, cuda_graph : bool
-        See :func:`memcomp.training.fit`.
+    glyphs : str, optional
+        Pool of the glyphs, see :func:`memcomp.images.load`; by default the companion of the pool of digits,
+        Omniglot for MNIST.
     """
 
     architecture: str
     weight_decay: float
     seed: int
     drawings: int = 1
-    optimizer: str = "adam"
-    decayed: str = "all"
-    dataset: str = "mnist"
-    size: int = 40_000
-    epochs: int = 300
-    batch_size: int = 256
-    lr: float = 1e-4
-    schedule: str = "constant"
-    warmup: int = 0
-    width: int = 64
-    stem: str = "imagenet"
-    normalise: str = "together"
-    mixed: bool = False
-    cuda_graph: bool = False
+    glyphs: str | None = None
+
+    @property
+    def glyph_pool(self):
+        """str: the pool that the glyphs come from."""
+        return self.glyphs or images.POOLS[self.dataset].companion
 
 
 DIAL = (1e-4, 1e-3, 1e-2, 0.1, 2.0)  # weight decays between and beyond those of Table 1
 
-# Chosen once, on networks with other seeds, as the cheapest at which a network without weight decay fits the
-# triplets with a glyph; about 50 seconds on one core. It differs from the paper's recipe in every line.
-QUICK = {
-    "dataset": "embedded",
-    "size": 6000,
-    "epochs": 30,
-    "batch_size": 64,
-    "lr": 4e-3,
-    "schedule": "cosine",
-    "warmup": 50,
-    "width": 8,
-}
-# The paper's training set on a CPU, about five minutes on one core.
+QUICK = base.QUICK | {"size": 6000, "epochs": 30}
+PROFILES = {"quick": QUICK, "narrow": base.NARROW, "paper": {}}
+# The paper's training set with the quick recipe: what the records of profile `medium` were trained by.
 MEDIUM = QUICK | {"dataset": "mnist", "size": 40_000}
 
 
@@ -90,52 +60,62 @@ def grid(
     width=None,
     mixed=False,
     cuda_graph=False,
+    glyphs=None,
 ):
     """Return the configs of Tables 1 and 2 and of the questions around them.
 
     Parameters
     ----------
-    profile : {"quick", "medium", "paper"}
-        ``paper``: the paper's recipe. ``quick``: fewer triplets, smaller networks, fewer epochs. ``medium``:
-        the paper's training set with the quick recipe. All hold
+    profile : {"quick", "narrow", "paper"}
+        ``paper``: the paper's recipe. ``quick``: fewer triplets, smaller networks, fewer epochs. Both hold
 
         - Table 1: four architectures, weight decay 0 and 0.5, 5 seeds;
         - Table 2: three architectures, the same decays, 2 seeds (``paper``: 5);
         - for Sum, what weight decay may mean: AdamW in place of Adam, a constant rate or one that falls along
           a half cosine, half as many triplets, and decay of only some of the weights;
         - for Sum, the weight decays of ``DIAL``, 3 seeds.
+
+        ``narrow``: the paper's recipe at width 16. Table 1 with 3 seeds (Cross-channel 2), AdamW for Sum, and
+        Table 2 with one seed; the first seed of everything comes first.
     dataset : str, optional
         In place of the profile's: ``embedded`` for ``quick``, ``mnist`` for the others.
     seeds, epochs, width : int, optional
         In place of the profile's; ``seeds`` is the number of networks a point, for all parts.
     mixed, cuda_graph : bool
         See :func:`memcomp.training.fit`.
+    glyphs : str, optional
+        See :class:`Config`.
 
     Returns
     -------
     list of Config
     """
-    given = {"dataset": dataset, "epochs": epochs, "width": width, "mixed": mixed, "cuda_graph": cuda_graph}
-    settings = mnist_sum.training_settings({"quick": QUICK, "medium": MEDIUM, "paper": {}}, profile, given)
-    base = Config("sum", 0.0, 0, **settings)
+    common = recipe(PROFILES, profile, dataset, epochs, width, mixed, cuda_graph, glyphs)
+    first = Config("sum", 0.0, 0, **common)
 
     def points(number, architectures=("sum",), decays=(0.0, 0.5), **changes):
         return [
-            dataclasses.replace(base, architecture=architecture, weight_decay=decay, seed=seed, **changes)
+            dataclasses.replace(first, architecture=architecture, weight_decay=decay, seed=seed, **changes)
             for seed in range(number if seeds is None else seeds)
             for architecture in architectures
             for decay in decays
         ]
 
+    if profile == "narrow":
+        table_1 = points(3, ("sum", "two_layer", "linear")) + points(2, ("cross_channel",))
+        decoupled = points(3, decays=(0.5,), optimizer="adamw")
+        by_seed = sorted(table_1 + decoupled, key=lambda config: config.seed)
+        return by_seed + points(1, ARCHITECTURES[:3], drawings=10)
+
     table_1 = points(5, ARCHITECTURES)
     table_2 = points(5 if profile == "paper" else 2, ARCHITECTURES[:3], drawings=10)
     decoupled = points(4, ARCHITECTURES if profile == "paper" else ("sum",), (0.5,), optimizer="adamw")
     if profile == "paper":
-        other = {"schedule": "cosine", "lr": 4 * base.lr}
+        other = {"schedule": "cosine", "lr": 4 * first.lr}
     else:  # at the first rate of the cosine no network fits its training set
-        other = {"schedule": "constant", "warmup": 0, "lr": base.lr / 4}
+        other = {"schedule": "constant", "warmup": 0, "lr": first.lr / 4}
     schedules = [*points(3, **other), *points(3, decays=(0.5,), optimizer="adamw", **other)]
-    half = points(3, size=base.size // 2)
+    half = points(3, size=first.size // 2)
     parts = [
         config
         for decayed in ("conv", "other")
@@ -145,30 +125,25 @@ def grid(
     return table_1 + table_2 + decoupled + schedules + half + parts + points(3, decays=DIAL)
 
 
-def work(config):
-    """Return the number of images seen in training, times the square of the width."""
-    encoders = 1 if config.architecture == "cross_channel" else 3
-    return config.epochs * config.size * encoders * config.width**2
+def recipe(profiles, profile, dataset, epochs, width, mixed, cuda_graph, glyphs):
+    """Return what the configs of a grid with glyphs have in common, see :func:`base.settings`."""
+    given = {"dataset": dataset, "epochs": epochs, "width": width, "glyphs": glyphs}
+    switches = {"mixed": mixed or None, "cuda_graph": cuda_graph or None}
+    return base.settings(profiles, profile, **given, **switches)
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingSet:
-    """Digits with a few glyphs among them.
+class TrainingSet(base.TrainingSet):
+    """Digits with a few glyphs among them: the pool is all training digits, then the glyphs by label.
 
     Attributes
     ----------
-    images, labels : ndarray
-        The pool: all training digits, then the glyphs in the order of their labels.
-    rows : ndarray, int64, shape (M, 3)
     glyphs : ndarray, int64, shape (10 · drawings,)
         Indices of the glyphs in the pool.
     where : ndarray, int64, shape (10 · drawings, 2)
         Row and position of each glyph.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    rows: np.ndarray
     glyphs: np.ndarray
     where: np.ndarray
 
@@ -206,9 +181,9 @@ def training_set(config, data_root=None):
     -------
     TrainingSet
     """
-    rng = np.random.default_rng([config.seed, config.drawings])
+    rng = base.stream("training set", config.seed, config.drawings)
     pool, labels = images.load(config.dataset, "train", data_root)
-    drawn, classes = images.load(GLYPHS[config.dataset], "train", data_root)
+    drawn, classes = images.load(config.glyph_pool, "train", data_root)
     if not 1 <= config.drawings <= images.DRAWINGS:
         raise ValueError(
             f"drawings is {config.drawings}; a glyph has between 1 and {images.DRAWINGS} drawings"
@@ -220,24 +195,26 @@ def training_set(config, data_root=None):
         ]
     )
     glyphs = len(pool) + np.arange(len(chosen))
-    digits = triplets.choose(labels, triplets.zipf_counts(3 * config.size), rng)
-    digits = rng.permutation(digits)[(len(digits) + len(glyphs)) % 3 :]
-    rows = triplets.scatter(digits, glyphs, rng)
+    counts = triplets.zipf_counts(3 * config.size, exponent=config.exponent)
+    digits = rng.permutation(triplets.choose(labels, counts, rng))
+    rows = triplets.scatter(digits[(len(digits) + len(glyphs)) % 3 :], glyphs, rng)
     where = np.argwhere(rows >= len(pool))
+    labels = np.concatenate([labels, np.repeat(np.arange(10), config.drawings)])
     return TrainingSet(
         np.concatenate([pool, drawn[chosen]]),
-        np.concatenate([labels, np.repeat(np.arange(10), config.drawings)]),
+        labels,
         rows,
+        triplets.targets(labels, rows, config.target),
         glyphs,
         where[np.argsort(rows[tuple(where.T)])],
     )
 
 
-@lru_cache(maxsize=2)
+@images.cached(maxsize=2)
 def held_out_digits(dataset, drawings, data_root=None):
     """Return held-out digits: 100 of each label for Table 1, 200 for Table 2 (100 if ``embedded``)."""
     each = 100 if drawings == 1 or dataset == "embedded" else 200
-    return mnist_sum.held_out_digits(dataset, each, np.random.default_rng(0), data_root)
+    return base.held_out_digits(dataset, each, base.stream("shared"), data_root)
 
 
 def held_out(config, train, data_root=None):
@@ -257,7 +234,7 @@ def held_out(config, train, data_root=None):
     pool, labels = held_out_digits(config.dataset, config.drawings, data_root)
     digits = np.flatnonzero(np.isin(labels, PARTNERS))
     glyphs = len(pool) + np.arange(len(train.glyphs))
-    rng = np.random.default_rng(0)
+    rng = base.stream("shared")
     if config.drawings == 1:
         # Each pair in one of its two orders, so that no position prefers a small label.
         pairs = rng.permuted(np.array(list(combinations(glyphs, 2))), axis=1)
@@ -275,17 +252,16 @@ def held_out(config, train, data_root=None):
 
 
 @records.experiment("omniglot", version=1, config=Config)
-def run(config, device="cpu", data_root=None, progress=False):
+def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
     """Train one network and test it on combinations of its glyphs.
 
     Parameters
     ----------
-    config : Config or dict
-    device : str
+    config : Config
+    device, progress, checkpoint
+        See :func:`memcomp.training.fit`.
     data_root : path, optional
         See :func:`memcomp.images.load`.
-    progress : bool
-        Show a progress bar.
 
     Returns
     -------
@@ -306,22 +282,25 @@ def run(config, device="cpu", data_root=None, progress=False):
         ``norm_conv``, ``norm_gain``, ``norm_head``: Euclidean norms of the weights of all convolutions, of
         batch normalization and of the head, without biases.
     """
-    model, history = train(config, device, data_root, progress)
-    return {
-        **measure(model, config, data_root),
-        "history": [round(loss, 5) for loss in history["loss"]],
-        "data": provenance(config, data_root),
-    }
+    data = training_set(config, data_root)
+    model, history = train(config, device, data_root, progress, data, checkpoint)
+    return base.result(measure(model, config, data, data_root), history, provenance(config, data_root))
 
 
 def provenance(config, data_root=None):
     """Return source and checksum of the digits and the glyphs, as one data source."""
-    data = [images.provenance(name, data_root) for name in (config.dataset, GLYPHS[config.dataset])]
-    return {key: "; ".join(part[key] for part in data) for key in ("source", "sha256")}
+    return base.provenance(config.dataset, config.glyph_pool, root=data_root)
 
 
-def train(config, device="cpu", data_root=None, progress=True):
+def train(config, device="cpu", data_root=None, progress=True, data=None, checkpoint=None):
     """Train the network of a config.
+
+    Parameters
+    ----------
+    config, device, data_root, progress, checkpoint
+        As in :func:`run`.
+    data : TrainingSet, optional
+        The network's training set, if it is at hand.
 
     Returns
     -------
@@ -329,43 +308,46 @@ def train(config, device="cpu", data_root=None, progress=True):
     history : dict
         See :func:`memcomp.training.fit`.
     """
-    data = training_set(config, data_root)
+    data = data or training_set(config, data_root)
+
+    def along(model):
+        test = held_out(config, data, data_root)
+        by_position = [(errors(model, test, rows, config.target) ** 2).mean() for rows in test.rows]
+        return {"test_loss": np.mean(by_position), **train_losses(model, config, data)}
+
     name = f"{config.architecture}, weight decay {config.weight_decay}, seed {config.seed}"
-    targets = triplets.targets(data.labels, data.rows)
-    return mnist_sum.fit(
-        config, data.images, data.rows, targets, name, device, progress, decayed=config.decayed
-    )
+    return base.fit(config, data, name, device, progress, checkpoint=checkpoint, along=along)
 
 
-def measure(model, config, data_root=None):
+def train_losses(model, config, data):
+    """Return the mean squared error on the training set, and on its triplets that hold a glyph."""
+    squared = errors(model, data, data.rows, config.target) ** 2
+    return {"train_loss": squared.mean(), "glyph_loss": squared[data.where[:, 0]].mean()}
+
+
+def measure(model, config, data, data_root=None):
     """Return the metrics of a trained network, see :func:`run`."""
-    data = training_set(config, data_root)
     test = held_out(config, data, data_root)
-    by_position = [(errors(model, test, rows) ** 2).mean() for rows in test.rows]
-    train_error = errors(model, data, data.rows)
-    fresh = triplets.long_tailed(test.labels[: test.glyphs[0]], 2000, np.random.default_rng(1))
+
+    def loss(rows):
+        return (errors(model, test, rows, config.target) ** 2).mean()
+
+    by_position = [loss(rows) for rows in test.rows]
     return {
         "test_loss": np.mean(by_position),
         "by_position": by_position,
-        "train_loss": (train_error**2).mean(),
-        "glyph_loss": (train_error[data.where[:, 0]] ** 2).mean(),
-        "fresh_loss": (errors(model, test, fresh) ** 2).mean(),
-        "by_number": [(errors(model, test, with_glyphs(test, number)) ** 2).mean() for number in range(4)],
-        **credit(model, data, test, train_error),
-        **in_training_mode(model, data, test, config.batch_size),
+        **train_losses(model, config, data),
+        "fresh_loss": loss(base.fresh(test.labels[: test.glyphs[0]], config)),
+        "by_number": [loss(with_glyphs(test, number)) for number in range(4)],
+        **credit(model, config, data, test),
+        **in_training_mode(model, config, data, test),
         **norms(model),
     }
 
 
-def errors(model, part, rows):
-    """Return output minus target for triplets of a training or test set, float64."""
-    outputs = evaluation.predict(model, part.images, rows).astype(np.float64)
-    return outputs - triplets.targets(part.labels, rows)
-
-
 def with_glyphs(test, number, size=3000):
     """Return random triplets of ``number`` glyphs of different label and held-out digits from 0 to 4."""
-    rng = np.random.default_rng([0, number])
+    rng = base.stream("with glyphs", number)
     drawings = len(test.glyphs) // 10
     labels = rng.permuted(np.tile(np.arange(10), (size, 1)), axis=1)[:, :number]
     glyphs = test.glyphs[labels * drawings + rng.integers(drawings, size=labels.shape)]
@@ -373,9 +355,9 @@ def with_glyphs(test, number, size=3000):
     return rng.permuted(np.concatenate([glyphs, digits], axis=1), axis=1)
 
 
-def credit(model, data, test, train_error, digits=20, pairs=50):
+def credit(model, config, data, test, digits=20, pairs=50):
     """Split the error on each glyph's training triplet into the glyph's part and its partners'."""
-    rng = np.random.default_rng(2)
+    rng = base.stream("partners")
     row, position = data.where.T
     offset = len(data.images)  # the test pool goes behind the training pool
     both = dataclasses.replace(
@@ -387,36 +369,38 @@ def credit(model, data, test, train_error, digits=20, pairs=50):
     without[np.arange(len(row)), :, position] = offset + rng.choice(test.digits, digits, replace=False)
     company = rng.choice(test.digits, (pairs, 2))
     own = [triplets.composed(test.glyphs, company, place) for place in range(3)]
-    partners = errors(model, both, without.reshape(-1, 3)).reshape(-1, digits).mean(1)
-    alone = errors(model, test, np.concatenate(own)).reshape(3, -1, pairs).mean(2)
+    partners = errors(model, both, without.reshape(-1, 3), config.target).reshape(-1, digits).mean(1)
+    alone = errors(model, test, np.concatenate(own), config.target).reshape(3, -1, pairs).mean(2)
     return {
         "position": position,
-        "residual": train_error[row].round(4),
+        "residual": errors(model, data, data.rows[row], config.target).round(4),
         "partners": partners.round(4),
         "own": alone.round(4),
     }
 
 
-def in_training_mode(model, data, test, batch_size, size=450):
+def in_training_mode(model, config, data, test, size=450):
     """Return losses with batch normalization by the statistics of each batch."""
-    rng = np.random.default_rng(3)
+    rng = base.stream("batches")
     order = rng.permutation(len(data.rows))
     squared = np.empty(len(order))
-    outputs = evaluation.predict_in_training_mode(model, data.images, data.rows[order], batch_size)
-    squared[order] = (outputs - triplets.targets(data.labels, data.rows[order])) ** 2
+    outputs = evaluation.predict_in_training_mode(model, data.images, data.rows[order], config.batch_size)
+    squared[order] = (outputs - triplets.targets(data.labels, data.rows[order], config.target)) ** 2
 
-    tests = rng.permutation(test.rows.reshape(-1, 3))[: max(size, batch_size)].astype(np.int64)
-    alone = evaluation.predict_in_training_mode(model, test.images, tests, batch_size)
-    tests, alone = tests[:size], (alone - triplets.targets(test.labels, tests)) ** 2
+    tests = rng.permutation(test.rows.reshape(-1, 3))[: max(size, config.batch_size)].astype(np.int64)
+    wanted = triplets.targets(test.labels, tests, config.target)
+    alone = evaluation.predict_in_training_mode(model, test.images, tests, config.batch_size)
+    alone = (alone - wanted) ** 2
+    tests, wanted = tests[:size], wanted[:size]
     company = data.rows[rng.integers(len(data.rows), size=(size, 15))]
     mixed = np.concatenate([tests[:, None] + len(data.images), company], axis=1)  # (size, 16, 3)
     both = np.concatenate([data.images, test.images])
-    outputs = evaluation.predict_in_training_mode(model, both, mixed.reshape(-1, 3), batch_size)
+    outputs = evaluation.predict_in_training_mode(model, both, mixed.reshape(-1, 3), config.batch_size)
     outputs = outputs.reshape(size, 16)[:, 0]
     return {
         "batch_train_loss": squared.mean(),
         "batch_glyph_loss": squared[data.where[:, 0]].mean(),
-        "batch_test_loss": ((outputs - triplets.targets(test.labels, tests)) ** 2).mean(),
+        "batch_test_loss": ((outputs - wanted) ** 2).mean(),
         "batch_test_alone_loss": alone.mean(),
     }
 

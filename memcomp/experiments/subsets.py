@@ -12,7 +12,8 @@ from itertools import combinations
 import numpy as np
 
 from memcomp import images, records, triplets
-from memcomp.experiments import mnist_sum, omniglot
+from memcomp.experiments import base, omniglot
+from memcomp.experiments.omniglot import errors
 
 NINE = 9  # the rarest digit, of which most images are seen once
 FOLLOWED = 30  # triplets with a 9 seen once, and as many of common digits
@@ -36,7 +37,7 @@ class Config(omniglot.Config):
 
 # Half of the triplets, as many as a network of half the quick size has: of all shares this one tells a
 # difference of two means from the fewest networks.
-QUICK = omniglot.QUICK | {"share": 0.5}
+PROFILES = {"quick": omniglot.QUICK | {"share": 0.5}, "paper": {}}
 POINTS = (  # architecture, weight decay, drawings of each glyph, epochs in units of the recipe's
     *(("sum", decay, 1, 1) for decay in (0.0, 0.01, 0.1, 0.5, 2.0)),
     *((other, decay, 1, 1) for other in ("linear", "two_layer", "cross_channel") for decay in (0.0, 0.5)),
@@ -54,6 +55,7 @@ def grid(
     width=None,
     mixed=False,
     cuda_graph=False,
+    glyphs=None,
 ):
     """Return the configs: for each point of ``POINTS``, networks on different subsets.
 
@@ -70,13 +72,14 @@ def grid(
         In place of the profile's; ``seeds`` is the number of networks a point.
     mixed, cuda_graph : bool
         See :func:`memcomp.training.fit`.
+    glyphs : str, optional
+        See :class:`memcomp.experiments.omniglot.Config`.
 
     Returns
     -------
     list of Config
     """
-    given = {"dataset": dataset, "epochs": epochs, "width": width, "mixed": mixed, "cuda_graph": cuda_graph}
-    settings = mnist_sum.training_settings({"quick": QUICK, "paper": {}}, profile, given)
+    settings = omniglot.recipe(PROFILES, profile, dataset, epochs, width, mixed, cuda_graph, glyphs)
     number = seeds if seeds is not None else 9 if profile == "quick" else 100
     once = Config("sum", 0.0, 0, **settings)
     return [
@@ -95,7 +98,7 @@ def grid(
 
 def work(config):
     """Return the number of images seen in training, times the square of the width."""
-    return omniglot.work(config) * config.share
+    return base.work(config) * config.share
 
 
 def shared_set(config, data_root=None):
@@ -110,7 +113,7 @@ def shared_set(config, data_root=None):
 
 def subset(config, data):
     """Return which triplets of the shared set the network is trained on, bool (M,)."""
-    rng = np.random.default_rng([1, config.seed])
+    rng = base.stream("subset", config.seed)
     order = rng.permutation(len(data.rows))
     member = np.zeros(len(data.rows), bool)
     member[order[: round(config.share * len(order))]] = True
@@ -130,7 +133,7 @@ def followed(config, data):
     rare : ndarray, int, shape (S,)
         Rare images of the first S of them, as indices into the pool.
     """
-    rng = np.random.default_rng([2, config.data])
+    rng = base.stream("followed", config.data)
     showings = np.bincount(data.rows.ravel(), minlength=len(data.images))
     held = data.labels[data.rows]
     plain = (data.rows < data.glyphs[0]).all(1)
@@ -143,17 +146,16 @@ def followed(config, data):
 
 
 @records.experiment("subsets", version=1, config=Config)
-def run(config, device="cpu", data_root=None, progress=False):
+def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
     """Train one network on a random subset and follow some triplets, inside and outside of it.
 
     Parameters
     ----------
-    config : Config or dict
-    device : str
+    config : Config
+    device, progress, checkpoint
+        See :func:`memcomp.training.fit`.
     data_root : path, optional
         See :func:`memcomp.images.load`.
-    progress : bool
-        Show a progress bar.
 
     Returns
     -------
@@ -170,16 +172,21 @@ def run(config, device="cpu", data_root=None, progress=False):
         ``fresh_loss``, on held-out digits drawn like the training digits; ``test_loss``, on the composed test
         of :mod:`memcomp.experiments.omniglot`, whether or not its glyphs were in the subset.
     """
-    model, history = train(config, device, data_root, progress)
-    return {
-        **measure(model, config, data_root),
-        "history": [round(loss, 5) for loss in history["loss"]],
-        "data": omniglot.provenance(config, data_root),
-    }
+    data = shared_set(config, data_root)
+    model, history = train(config, device, data_root, progress, data, checkpoint)
+    metrics = measure(model, config, data, data_root)
+    return base.result(metrics, history, omniglot.provenance(config, data_root))
 
 
-def train(config, device="cpu", data_root=None, progress=True):
+def train(config, device="cpu", data_root=None, progress=True, data=None, checkpoint=None):
     """Train the network of a config.
+
+    Parameters
+    ----------
+    config, device, data_root, progress, checkpoint
+        As in :func:`run`.
+    data : omniglot.TrainingSet, optional
+        The training set that all share, if it is at hand.
 
     Returns
     -------
@@ -187,40 +194,39 @@ def train(config, device="cpu", data_root=None, progress=True):
     history : dict
         See :func:`memcomp.training.fit`.
     """
-    data = shared_set(config, data_root)
-    rows = data.rows[subset(config, data)]
+    data = data or shared_set(config, data_root)
+    member = subset(config, data)
+    part = base.TrainingSet(data.images, data.labels, data.rows[member], data.targets[member])
     name = f"{config.architecture}, weight decay {config.weight_decay}, subset {config.seed}"
-    targets = triplets.targets(data.labels, rows)
-    return mnist_sum.fit(config, data.images, rows, targets, name, device, progress, decayed=config.decayed)
+    return base.fit(config, part, name, device, progress, checkpoint=checkpoint)
 
 
-def measure(model, config, data_root=None):
+def measure(model, config, data, data_root=None):
     """Return the metrics of a trained network, see :func:`run`."""
-    data = shared_set(config, data_root)
     test = omniglot.held_out(config, data, data_root)
     member = subset(config, data)
     rows, rare = followed(config, data)
-    error = omniglot.errors(model, data, data.rows)
-    fresh = triplets.long_tailed(test.labels[: test.glyphs[0]], 2000, np.random.default_rng(1))
+    error = errors(model, data, data.rows, config.target)
+    fresh = base.fresh(test.labels[: test.glyphs[0]], config)
     glyphs = len(data.glyphs)
     kinds = ("glyph", glyphs), ("nine", len(rare) - glyphs), ("common", len(rows) - len(rare))
-    tests = [omniglot.errors(model, test, part) for part in test.rows]
+    tests = [errors(model, test, part, config.target) for part in test.rows]
     found = {
         "kind": [kind for kind, number in kinds for _ in range(number)],
         "member": member[rows].astype(int),
         "error": error[rows].round(4),
         "train_loss": (error[member] ** 2).mean(),
         "left_loss": (error[~member] ** 2).mean(),
-        "fresh_loss": (omniglot.errors(model, test, fresh) ** 2).mean(),
+        "fresh_loss": (errors(model, test, fresh, config.target) ** 2).mean(),
         "test_loss": np.mean([(part**2).mean() for part in tests]),
-        **compositions(model, test, data.images[rare], data.labels[rare]),
+        **compositions(model, config, test, data.images[rare], data.labels[rare]),
     }
     if config.drawings == 1:
         squared = np.square(tests).reshape(3, len(test.digits), -1).mean((0, 1))
         pairs = test.labels[test.rows[0][: len(squared), 1:]]
         assert len({frozenset(pair) for pair in pairs.tolist()}) == len(list(combinations(range(10), 2)))
         drawings = other_drawings(config, data, data_root)
-        unseen = compositions(model, test, drawings, np.repeat(np.arange(10), OTHERS))["composed"]
+        unseen = compositions(model, config, test, drawings, np.repeat(np.arange(10), OTHERS))["composed"]
         found |= {
             "other": unseen.reshape(10, OTHERS).mean(1).round(5),
             "pairs": pairs,
@@ -229,9 +235,9 @@ def measure(model, config, data_root=None):
     return found
 
 
-def compositions(model, test, drawn, labels, pairs=100):
+def compositions(model, config, test, drawn, labels, pairs=100):
     """Return the error of each image beside pairs of held-out digits, over three positions."""
-    rng = np.random.default_rng(2)
+    rng = base.stream("partners")
     both = dataclasses.replace(
         test,
         images=np.concatenate([test.images, drawn]),
@@ -240,7 +246,7 @@ def compositions(model, test, drawn, labels, pairs=100):
     company = rng.choice(test.digits, (pairs, 2))
     places = len(test.images) + np.arange(len(drawn))
     rows = np.stack([triplets.composed(places, company, position) for position in range(3)])
-    error = omniglot.errors(model, both, rows.reshape(-1, 3)).reshape(3, len(drawn), pairs)
+    error = errors(model, both, rows.reshape(-1, 3), config.target).reshape(3, len(drawn), pairs)
     return {"composed": (error**2).mean((0, 2)).round(5), "bias": error.mean((0, 2)).round(4)}
 
 
@@ -252,10 +258,10 @@ def other_drawings(config, data, data_root=None):
     ndarray, uint8, shape (10 · OTHERS, 28, 28)
         In the order of the glyphs' labels.
     """
-    drawn, classes = images.load(omniglot.GLYPHS[config.dataset], "train", data_root)
+    drawn, classes = images.load(config.glyph_pool, "train", data_root)
     chosen = data.images[data.glyphs]
     used = np.array([(drawn == image).all((1, 2)) for image in chosen])
-    rng = np.random.default_rng([5, config.data])
+    rng = base.stream("other drawings", config.data)
     found = []
     for label in range(10):
         mine = used[data.labels[data.glyphs] == label].any(0)
