@@ -4,7 +4,6 @@ A chapter builds one `Claim` per statement and shows `report`. The table's outpu
 metadata as well, under ``"memcomp_claims"``; the scorecard reads them from the executed notebooks.
 """
 
-import html
 import json
 import math
 import numbers
@@ -14,11 +13,22 @@ import textwrap
 from dataclasses import asdict, dataclass
 
 from memcomp import records
+from memcomp.tables import typeset
 
-VERDICTS = {True: "holds", False: "fails", None: "not tested at this scale"}
-"""The words of a verdict by the value of `Claim.holds`."""
+VERDICTS = {
+    True: "holds",
+    False: "fails",
+    "undecided": "undecided",
+    "vacuous": "vacuous",
+    None: "not tested at this scale",
+}
+"""The words of a verdict by the value of `Claim.holds`.
 
-_CSS_CLASS = {True: "holds", False: "fails", None: "untested"}
+:meta hide-value:
+"""
+
+_CSS_CLASS = {True: "holds", False: "fails", "undecided": "undecided", "vacuous": "vacuous", None: "untested"}
+SCALES = ("quick", "narrow", "paper")
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -46,10 +56,13 @@ class Claim:
         may be off. The table says which of the two it shows.
     n : int, optional
         Number of runs or seeds behind the value.
-    holds : bool or None
-        True, False, or None when this scale cannot decide.
-    scale : {"quick", "paper"}
+    holds : bool, "undecided", "vacuous" or None
+        Undecided: measured, and not told apart by the rule of :func:`memcomp.stats.decide`. Vacuous: a bound
+        that the trivial estimator keeps as well. None: not tested at this scale.
+    scale : {"quick", "narrow", "paper"}
         Scale at which the value was measured.
+    same_as : str, optional
+        ``"chapter/id"`` of the claim that this one tells again; the scorecard counts the two once.
 
     Raises
     ------
@@ -77,6 +90,7 @@ class Claim:
     holds: bool | None = None
     scale: str = "quick"
     standard_error: float | None = None
+    same_as: str | None = None
 
     def __post_init__(self):
         if not isinstance(self.id, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.id):
@@ -102,16 +116,23 @@ class Claim:
             if not isinstance(self.n, numbers.Integral) or self.n < 1:
                 raise ValueError(f"claim {self.id!r}: n must be a positive integer; got {self.n!r}")
             object.__setattr__(self, "n", int(self.n))
-        if self.holds is not None:
+        if self.holds is not None and self.holds not in ("undecided", "vacuous"):
             if not (isinstance(self.holds, bool) or type(self.holds).__name__ in ("bool_", "bool")):
-                raise TypeError(f"claim {self.id!r}: holds must be True, False or None; got {self.holds!r}")
+                raise TypeError(
+                    f"claim {self.id!r}: holds must be True, False, None, 'undecided' or 'vacuous'; got "
+                    f"{self.holds!r}"
+                )
             object.__setattr__(self, "holds", bool(self.holds))
-        if self.scale not in ("quick", "paper"):
-            raise ValueError(f"claim {self.id!r}: scale must be 'quick' or 'paper'; got {self.scale!r}")
+        if self.scale not in SCALES:
+            raise ValueError(
+                f"claim {self.id!r}: scale must be one of {', '.join(SCALES)}; got {self.scale!r}"
+            )
+        if self.same_as is not None and not re.fullmatch(r"\d\d_[a-z0-9_]+/[a-z0-9-]+", self.same_as):
+            raise ValueError(f"claim {self.id!r}: same_as must be 'chapter/id'; got {self.same_as!r}")
 
     @property
     def verdict(self):
-        """str: ``"holds"``, ``"fails"`` or ``"not tested at this scale"``."""
+        """str: one of `VERDICTS`."""
         return VERDICTS[self.holds]
 
     @property
@@ -200,8 +221,8 @@ class Report:
             raise ValueError(
                 f"chapter {chapter!r}: expected the notebook's name without .ipynb, like '01_long_tail'"
             )
-        if profile not in ("quick", "paper"):
-            raise ValueError(f"profile must be 'quick' or 'paper'; got {profile!r}")
+        if profile not in SCALES:
+            raise ValueError(f"profile must be one of {', '.join(SCALES)}; got {profile!r}")
         self.chapter, self.claims, self.profile = chapter, tuple(claims), profile
         if not self.claims:
             raise ValueError(f"chapter {chapter!r} reports no claim; every chapter ends with at least one")
@@ -227,7 +248,9 @@ class Report:
                 "chapter": self.chapter,
                 "profile": self.profile,
                 **{
-                    k: _rounded(v) for k, v in asdict(claim).items() if k != "standard_error" or v is not None
+                    k: _rounded(v)
+                    for k, v in asdict(claim).items()
+                    if k not in ("standard_error", "same_as") or v is not None
                 },
                 "verdict": claim.verdict,
                 "measured": claim.measured,
@@ -256,14 +279,6 @@ def _rounded(value):
     return float(f"{value:.2e}") if isinstance(value, float) else value
 
 
-def _typeset(text):
-    """Escape a text for HTML; what stands between dollar signs becomes maths that MathJax finds."""
-    parts = html.escape(text).split("$")
-    return "".join(
-        f'<span class="math">\\({part}\\)</span>' if i % 2 else part for i, part in enumerate(parts)
-    )
-
-
 def _unbroken(text):
     """Keep a value, its spread and its n each on one line of a narrow column."""
     for mark in (" ± ", "n = ", " × 10"):
@@ -277,10 +292,10 @@ def _html_table(report):
         mark = _CSS_CLASS[claim.holds]
         rows.append(
             f'<tr id="claim-{report.chapter}-{claim.id}" class="{mark}">'
-            f'<th scope="row"><span class="statement">{_typeset(claim.statement)}</span> '
-            f'<span class="source">{_typeset(claim.source)}</span></th>'
-            f'<td data-label="Paper">{_typeset(_unbroken(claim.published))}</td>'
-            f'<td data-label="Ours">{_typeset(_unbroken(claim.measured))}</td>'
+            f'<th scope="row"><span class="statement">{typeset(claim.statement)}</span> '
+            f'<span class="source">{typeset(claim.source)}</span></th>'
+            f'<td data-label="Paper">{typeset(_unbroken(claim.published))}</td>'
+            f'<td data-label="Ours">{typeset(_unbroken(claim.measured))}</td>'
             f'<td data-label="Verdict"><span class="verdict {mark}">{claim.verdict}</span></td></tr>'
         )
     errors = any(claim.standard_error is not None for claim in report.claims)
@@ -293,11 +308,52 @@ def _html_table(report):
     )
 
 
+class Chapter:
+    """Collects a chapter's claims as they are measured; its report is the chapter's last table.
+
+    Parameters
+    ----------
+    name : str
+        Name of the notebook without its ending, for example ``"01_long_tail"``.
+    profile : str
+        The notebook's profile; the scale of every claim that does not name its own.
+
+    Examples
+    --------
+    >>> chapter = Chapter("09_omniglot")
+    >>> chapter.add("ood", "Table 1", "Sum composes", paper=0.176, value=0.182, n=5, holds=True)
+    >>> chapter.claims[0].measured
+    '0.182 (n = 5)'
+    """
+
+    def __init__(self, name, profile="quick"):
+        self.name, self.profile, self.claims = name, profile, []
+
+    def add(self, id, source, statement, *, decided=..., **more):
+        """Add a claim.
+
+        Parameters
+        ----------
+        id, source, statement, **more
+            See `Claim`.
+        decided : bool or None
+            In place of ``holds``, what :func:`memcomp.stats.decide` answers: None is *undecided*.
+        """
+        if decided is not ...:
+            more["holds"] = "undecided" if decided is None else decided
+        self.claims.append(Claim(id, source, statement, **{"scale": self.profile, **more}))
+
+    def report(self):
+        """Return the table of all claims, see `report`."""
+        return report(self.name, self.claims, self.profile)
+
+
 def report(chapter, claims, profile="quick"):
     """Show the claims of a chapter, each with its verdict.
 
-    With profile ``"paper"`` the claims are also stored, in ``results/paper/claims/CHAPTER.json``, where the
-    scorecard finds them; a quick run leaves nothing behind but its notebook.
+    With another profile than ``"quick"`` the claims are also stored, in
+    ``results/PROFILE/claims/CHAPTER.json``, where the scorecard finds them; a quick run leaves nothing behind
+    but its notebook.
 
     Parameters
     ----------
@@ -305,7 +361,7 @@ def report(chapter, claims, profile="quick"):
         Name of the notebook without its ending, for example ``"01_long_tail"``.
     claims : iterable of Claim
         At least one; ids unique.
-    profile : {"quick", "paper"}
+    profile : {"quick", "narrow", "paper"}
         The notebook's profile.
 
     Returns
@@ -321,8 +377,8 @@ def report(chapter, claims, profile="quick"):
         If an element is not a `Claim`.
     """
     result = Report(chapter, claims, profile)
-    if profile == "paper":
-        folder = records.results_root() / "paper" / "claims"
+    if profile != "quick":
+        folder = records.results_root() / profile / "claims"
         folder.mkdir(parents=True, exist_ok=True)
         content = {"chapter": chapter, "profile": profile, "claims": result.as_data()}
         content["provenance"] = records.provenance()

@@ -1,40 +1,50 @@
 """The house style of every figure: white ground, colours that survive colour blindness, large type.
 
 Call `use` once, in a chapter's first cell. A role has the same colour and the same marker on every page:
-`COLORS` and `MARKERS`. Values of an ordered parameter, such as the noise level, take theirs from
-`sequence`.
+`COLORS` and `MARKERS`; those of an architecture stand beside its builder, in
+:data:`memcomp.models.ARCHITECTURES`. Values of an ordered parameter, such as the noise level, take theirs
+from `sequence`.
 """
 
 import matplotlib as mpl
+import numpy as np
 from cycler import cycler
 
-COLORS = {
-    # Four architectures, three kinds of reference line: they meet in one panel, so all seven must differ.
-    "sum": "#0072B2",
-    "linear": "#117733",
-    "two_layer": "#CC79A7",
-    "cross_channel": "#D55E00",
-    "paper": "#000000",
-    "floor": "#767676",
-    "theory": "#332288",
-    # The two kinds of feature.
-    "common": "#0072B2",
-    "tail": "#D55E00",
-}
-"""Colour of each role. Contrast with white is at least 3 to 1."""
 
-MARKERS = {
-    "sum": "o",
-    "linear": "s",
-    "two_layer": "^",
-    "cross_channel": "D",
-    "paper": "*",
-    "floor": "_",
-    "theory": "x",
-    "common": "o",
-    "tail": "^",
-}
-"""Matplotlib marker of each role: colour is never the only difference."""
+class _Roles(dict):
+    """Looks of roles; an architecture's is looked up when it is asked for, since models load torch."""
+
+    def __init__(self, attribute, roles):
+        super().__init__(roles)
+        self.attribute = attribute
+
+    def __missing__(self, name):
+        from memcomp.models import ARCHITECTURES
+
+        return getattr(ARCHITECTURES[name], self.attribute)
+
+
+COLORS = _Roles(
+    "color",
+    {
+        "paper": "#000000",
+        "floor": "#767676",
+        "theory": "#332288",
+        # The two kinds of feature.
+        "common": "#0072B2",
+        "tail": "#D55E00",
+    },
+)
+"""Colour of each role. Contrast with white is at least 3 to 1.
+
+:meta hide-value:
+"""
+
+MARKERS = _Roles("marker", {"paper": "*", "floor": "_", "theory": "x", "common": "o", "tail": "^"})
+"""Matplotlib marker of each role: colour is never the only difference.
+
+:meta hide-value:
+"""
 
 _STYLE = {
     "figure.facecolor": "white",  # dark mode shows the picture on its own light ground
@@ -69,9 +79,7 @@ _STYLE = {
     "grid.color": "#E4E4E4",
     "grid.linewidth": 0.8,
     "image.cmap": "cividis",
-    "axes.prop_cycle": cycler(
-        color=[COLORS[role] for role in ("sum", "cross_channel", "linear", "theory", "two_layer", "floor")]
-    ),
+    "axes.prop_cycle": cycler(color=["#0072B2", "#D55E00", "#117733", "#332288", "#CC79A7", "#767676"]),
 }
 
 
@@ -101,7 +109,7 @@ def sequence(n):
     Returns
     -------
     list of str
-        ``n`` hex colours along `cividis`, whose lightness grows evenly, cut before it gets too pale.
+        ``n`` hex colours along `viridis`, whose lightness and hue change evenly, cut before it gets too pale.
 
     Raises
     ------
@@ -112,9 +120,118 @@ def sequence(n):
     --------
     >>> from memcomp import figures
     >>> figures.sequence(3)
-    ['#00224e', '#555c6d', '#a19975']
+    ['#440154', '#31678e', '#32b67a']
     """
     if not isinstance(n, int) or n < 1:
         raise ValueError(f"sequence needs a positive number of colours, an int; got {n!r}")
-    cmap = mpl.colormaps["cividis"]
-    return [mpl.colors.to_hex(cmap(0.65 * i / max(n - 1, 1))) for i in range(n)]
+    cmap = mpl.colormaps["viridis"]
+    return [mpl.colors.to_hex(cmap(0.66 * i / max(n - 1, 1))) for i in range(n)]
+
+
+def lines(n):
+    """Return looks for the curves of ``n`` values of an ordered parameter.
+
+    Parameters
+    ----------
+    n : int
+        How many values, at least 1.
+
+    Returns
+    -------
+    list of dict
+        Arguments of Matplotlib's ``plot``: colours from `sequence`, and a line style that differs from the
+        neighbours', for curves that lie close.
+    """
+    styles = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
+    return [{"color": color, "ls": styles[i % 4]} for i, color in enumerate(sequence(n))]
+
+
+def points(ax, x, samples, role, *, mean=np.mean, bars=False, line=False, label=None, **look):
+    """Draw each member of some samples as a small mark, and each sample's mean as a large one.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    x : sequence of float
+        One position for each sample.
+    samples : sequence of array_like
+        For instance the losses of the networks at one point.
+    role : str
+        Gives colour and marker.
+    mean : callable
+        :func:`numpy.mean`, or :func:`scipy.stats.gmean` for a logarithmic axis.
+    bars : bool
+        Draw one standard deviation to either side of the mean.
+    line : bool
+        Join the means.
+    label : str, optional
+        For the legend.
+    **look
+        Further arguments of Matplotlib, such as ``mfc="white"``.
+    """
+    look = {"color": COLORS[role], "marker": MARKERS[role]} | look
+    for position, sample in zip(x, samples):
+        ax.plot(np.full(len(sample), position), sample, ls="", ms=3.5, alpha=0.6, **look)
+    centers = [mean(sample) for sample in samples]
+    widths = [np.std(sample, ddof=1) if len(sample) > 1 else 0 for sample in samples] if bars else None
+    ax.errorbar(x, centers, widths, ls="-" if line else "", ms=9, label=label, **look)
+
+
+def level(ax, y, text, x=0.01, *, above=True, ls="--", color=None, **look):
+    """Draw a horizontal line that says what it is.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    y : float
+    text : str
+    x : float
+        Where the text begins, as a share of the width; from 0.5 on it ends there.
+    above : bool
+        Whether the text stands above the line.
+    ls, color, **look
+        As for Matplotlib; grey by default.
+    """
+    color = color or COLORS["floor"]
+    ax.axhline(y, color=color, ls=ls, lw=1.5, zorder=0, **look)
+    ax.annotate(
+        text,
+        (x, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3 if above else -3),
+        textcoords="offset points",
+        ha="left" if x < 0.5 else "right",
+        va="bottom" if above else "top",
+        color=color,
+        fontsize=11,
+    )
+
+
+def strip(ax, images, between=(), *, gap=6, name=None, color="black"):
+    """Show a row of images, dark ink on white.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    images : array_like, uint8, shape (k, h, w)
+        White ink on black, as pools hold them.
+    between : sequence of str
+        Texts behind the images, such as ``["+", "+", "= 12"]``; they take the place of the gap.
+    gap : int
+        Pixels between two images.
+    name : str, optional
+        Stands to the left of the row.
+    color : str
+        Of the texts.
+    """
+    images = np.asarray(images)
+    gap = max(gap, 22) if between else gap
+    padded = np.pad(255 - images, ((0, 0), (0, 0), (0, gap)), constant_values=255)
+    ax.imshow(np.concatenate(list(padded), axis=1), cmap="gray", vmin=0, vmax=255)
+    height, step = images.shape[1], images.shape[2] + gap
+    for i, text in enumerate(between):
+        place = (i + 1) * step - gap / 2 + (4 if len(text) > 1 else 0)
+        ax.text(place, height / 2, text, ha="center", va="center", fontsize=17, color=color)
+    if name:
+        ax.text(-6, height / 2, name, ha="right", va="center", color=color)
+    ax.axis("off")

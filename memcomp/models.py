@@ -8,15 +8,13 @@ Beyond the paper: ``after_1`` to ``after_4`` mix the images between those two ex
 ``attention`` are heads that learn how to join what was found.
 """
 
+import dataclasses
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
-
-ARCHITECTURES = (
-    *("sum", "linear", "two_layer", "cross_channel", "gaussian"),
-    *("after_1", "after_2", "after_3", "after_4", "deep_sets", "attention"),
-)
 
 
 def build(
@@ -36,9 +34,10 @@ def build(
     Parameters
     ----------
     architecture : str
-        ``sum`` adds three outputs of one ResNet-18; ``linear`` and ``two_layer`` put one linear layer, or two
-        with a ReLU between, on the three concatenated feature vectors; ``cross_channel`` is a ResNet-18 with
-        the three images as its colour channels; ``gaussian`` adds three outputs of a two-layer network.
+        A name in :data:`ARCHITECTURES`. ``sum`` adds three outputs of one ResNet-18; ``linear`` and
+        ``two_layer`` put one linear layer, or two with a ReLU between, on the three concatenated feature
+        vectors; ``cross_channel`` is a ResNet-18 with the three images as its colour channels; ``gaussian``
+        adds three outputs of a two-layer network.
 
         ``after_1`` … ``after_4`` encode each image on its own up to that stage of a ResNet-18, join the three
         maps by a 1×1 convolution and go on together; ``deep_sets`` puts two layers on the sum of the feature
@@ -89,24 +88,18 @@ def build(
         raise ValueError(f"unknown architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
     if normalise not in ("together", "apart"):
         raise ValueError(f"normalise is {normalise!r}; choose 'together' or 'apart'")
-    mixing = architecture == "cross_channel" or architecture.startswith("after_")
-    if vectors and mixing:
+    entry = ARCHITECTURES[architecture]
+    if vectors and not entry.apart:
         raise ValueError(f"{architecture} mixes images before its head; it cannot take vectors")
+
+    def own(channels=1):
+        if vectors:
+            return nn.Sequential(nn.Linear(dim, 8 * width), nn.ReLU())
+        return encoder(width, channels, stem, rewrite)
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if architecture == "gaussian":
-            return Composing(nn.Sequential(nn.Linear(dim, width), nn.ReLU()), width, "sum")
-        if architecture == "cross_channel":
-            return CrossChannel(encoder(width, 3, stem, rewrite), 8 * width)
-        if vectors:
-            own = nn.Sequential(nn.Linear(dim, 8 * width), nn.ReLU())
-        else:
-            own = encoder(width, 1, stem, rewrite)
-        if mixing:
-            return Mixing(own, width, int(architecture[-1]))
-        if architecture == "attention":
-            return Attention(own, 8 * width)
-        return Composing(own, 8 * width, architecture, hidden, normalise)
+        return entry.build(own, width, hidden=hidden, normalise=normalise, dim=dim)
 
 
 class Composing(nn.Module):
@@ -372,3 +365,66 @@ class _SmallMapConv(nn.Conv2d):
             if size == 2 and stride == 2:
                 return functional.linear(x.flatten(1), self.weight[:, :, 1:, 1:].flatten(1))[:, :, None, None]
         return super().forward(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What there is to know about an architecture.
+
+    Attributes
+    ----------
+    build : callable
+        ``build(own, width, **options)`` returns the network; ``own(channels=1)`` makes the encoder of one
+        image, or of several as channels, and the options are ``hidden``, ``normalise`` and ``dim`` of
+        :func:`build`.
+    label : str
+        How pages call it.
+    color, marker : str
+        How figures show it.
+    apart : bool
+        Whether each image is encoded on its own, up to the head.
+    """
+
+    build: Callable
+    label: str
+    color: str
+    marker: str
+    apart: bool = True
+
+
+def _composing(head):
+    def build(own, width, hidden, normalise, **_):
+        return Composing(own(), 8 * width, head, hidden, normalise)
+
+    return build
+
+
+def _mixing(depth):
+    return lambda own, width, **_: Mixing(own(), width, depth)
+
+
+def _gaussian(own, width, dim, **_):
+    return Composing(nn.Sequential(nn.Linear(dim, width), nn.ReLU()), width, "sum")
+
+
+ARCHITECTURES = {
+    "sum": Architecture(_composing("sum"), "Sum", "#0072B2", "o"),
+    "linear": Architecture(_composing("linear"), "Linear", "#117733", "s"),
+    "two_layer": Architecture(_composing("two_layer"), "2-layer", "#CC79A7", "^"),
+    "cross_channel": Architecture(
+        lambda own, width, **_: CrossChannel(own(3), 8 * width), "Cross-channel", "#D55E00", "D", apart=False
+    ),
+    "gaussian": Architecture(_gaussian, "Additive", "#0072B2", "o"),
+    "after_1": Architecture(_mixing(1), "after stage 1", "#7F3C00", "<", apart=False),
+    "after_2": Architecture(_mixing(2), "after stage 2", "#8A6D00", ">", apart=False),
+    "after_3": Architecture(_mixing(3), "after stage 3", "#5B7A00", "p", apart=False),
+    "after_4": Architecture(_mixing(4), "after stage 4", "#00786B", "h", apart=False),
+    "deep_sets": Architecture(_composing("deep_sets"), "Deep Sets", "#332288", "v"),
+    "attention": Architecture(
+        lambda own, width, **_: Attention(own(), 8 * width), "Attention", "#882255", "P"
+    ),
+}
+"""All architectures by name.
+
+:meta hide-value:
+"""

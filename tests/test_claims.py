@@ -71,9 +71,10 @@ def test_verdicts():
         ({"standard_error": -1.0}, ValueError, "standard_error must be a number ≥ 0"),
         ({"spread": 0.1, "standard_error": 0.1}, ValueError, "not both"),
         ({"n": 0}, ValueError, "n must be a positive integer"),
-        ({"holds": "yes"}, TypeError, "holds must be True, False or None"),
-        ({"holds": 1}, TypeError, "holds must be True, False or None"),
-        ({"scale": "huge"}, ValueError, "scale must be 'quick' or 'paper'"),
+        ({"holds": "yes"}, TypeError, "holds must be True, False, None"),
+        ({"holds": 1}, TypeError, "holds must be True, False, None"),
+        ({"same_as": "somewhere"}, ValueError, "same_as must be 'chapter/id'"),
+        ({"scale": "huge"}, ValueError, "scale must be one of quick, narrow, paper"),
     ],
 )
 def test_a_claim_that_cannot_be_shown_is_refused_by_id(change, error, message):
@@ -92,7 +93,7 @@ def test_a_report_is_refused_when_it_would_mislead_the_scorecard():
         report(CHAPTER, [])
     with pytest.raises(TypeError, match="expected Claim objects"):
         report(CHAPTER, [GOOD])
-    with pytest.raises(ValueError, match="'quick' or 'paper'"):
+    with pytest.raises(ValueError, match="one of quick, narrow, paper"):
         report(CHAPTER, [claim], profile="fast")
 
 
@@ -209,3 +210,17 @@ def test_only_the_paper_profile_is_stored(tmp_path, monkeypatch):
     assert stored.pop("provenance").keys() == {"created", "commit", "dirty", "python", "versions"}
     assert stored == {"chapter": CHAPTER, "profile": "paper", "claims": shown.as_data()}
     assert claims.VERDICTS[True] == shown.as_data()[0]["verdict"]
+
+
+def test_a_chapter_collects_its_claims():
+    chapter = claims.Chapter(CHAPTER, "quick")
+    for name, decided in (("low", True), ("high", False), ("near", None)):
+        chapter.add(name, "Table 1", "it is low", paper=1, value=2, decided=decided)
+    chapter.add("bound", "Theorem 2", "it is below", paper=4, value=3, holds="vacuous", scale="paper")
+    chapter.add("later", "Table 2", "again", paper=4, value=3, same_as="03_structure/first")
+    found = chapter.report()
+    assert [claim.verdict for claim in found.claims] == [
+        *("holds", "fails", "undecided", "vacuous", "not tested at this scale")
+    ]
+    assert [claim.scale for claim in found.claims] == ["quick"] * 3 + ["paper", "quick"]
+    assert [one.get("same_as") for one in found.as_data()] == [None] * 4 + ["03_structure/first"]

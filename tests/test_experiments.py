@@ -412,7 +412,7 @@ def test_random_streams_with_different_names_never_meet():
     shared = ("shared", "fresh", "partners", "batches")
     old = {"subset", "followed", "victim", "noise", "other drawings", "training set", *shared}
     numbers = {"training set": [(seed, n) for seed in range(12) for n in (1, 10, 50, 550)]}
-    numbers |= {"with glyphs": range(4), "with parts": range(1, 6), **dict.fromkeys(shared, [()])}
+    numbers |= {"with glyphs": range(4), "with parts": range(1, 6), **{name: [()] for name in shared}}
     drawn = {}
     for name in base.STREAMS:
         for number in numbers.get(name, range(12)):

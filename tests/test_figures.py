@@ -7,8 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from scipy.stats import gmean
 
-from memcomp import figures
+from memcomp import figures, models
+
+ARCHITECTURE_COLORS = [one.color for one in models.ARCHITECTURES.values()]
 
 RGB_TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 # Machado, Oliveira and Fernandes 2009, complete deficiency, on linear RGB.
@@ -69,14 +72,50 @@ def test_roles_that_meet_in_one_figure_are_told_apart(vision):
 
 
 def test_lines_stand_out_from_white():
-    assert min(map(contrast_with_white, figures.COLORS.values())) >= 3
+    assert min(map(contrast_with_white, [*figures.COLORS.values(), *ARCHITECTURE_COLORS])) >= 3
     assert min(contrast_with_white(c) for n in (1, 2, 5, 9) for c in figures.sequence(n)) >= 2.5
 
 
 def test_colour_is_never_the_only_difference():
     assert figures.COLORS.keys() == figures.MARKERS.keys()
-    architectures = [figures.MARKERS[r] for r in ("sum", "linear", "two_layer", "cross_channel")]
-    assert len(set(architectures)) == 4
+    markers = [one.marker for name, one in models.ARCHITECTURES.items() if name != "gaussian"]
+    assert len(set(markers)) == len(markers)
+
+
+def test_an_architecture_brings_its_look(monkeypatch):
+    new = models.Architecture(None, "New", "#123456", "8")
+    monkeypatch.setitem(models.ARCHITECTURES, "new", new)
+    assert (figures.COLORS["new"], figures.MARKERS["new"]) == ("#123456", "8")
+    with pytest.raises(KeyError):
+        figures.COLORS["neither"]
+
+
+@pytest.mark.parametrize("n", [2, 4, 6])
+def test_neighbours_in_a_sequence_differ_in_hue_and_line(n):
+    colors = [lab(color, "normal") for color in figures.sequence(n)]
+    assert min(np.linalg.norm(np.diff(colors, axis=0), axis=1)) > 15
+    styles = [str(look["ls"]) for look in figures.lines(n)]
+    assert all(one != other for one, other in itertools.pairwise(styles))
+
+
+def test_points_show_every_network_and_their_mean():
+    _, ax = plt.subplots()
+    figures.points(ax, [0, 1], [[1, 100], [4]], "sum", mean=gmean, label="Sum")
+    each, (mean, *_) = ax.lines[:2], ax.containers[0]
+    assert [line.get_ydata().tolist() for line in each] == [[1, 100], [4]]
+    assert mean.get_ydata().tolist() == pytest.approx([10, 4])
+    plt.close()
+
+
+def test_a_strip_shows_images_in_order_dark_on_white():
+    _, ax = plt.subplots()
+    images = np.stack([np.full((4, 4), value, np.uint8) for value in (0, 255)])
+    figures.strip(ax, images, ["+", "= 3"])
+    shown = ax.images[0].get_array()
+    assert shown[0, 0] == 255
+    assert shown[0, 4 + 22] == 0
+    assert [text.get_text() for text in ax.texts] == ["+", "= 3"]
+    plt.close()
 
 
 @pytest.mark.parametrize("vision", VISION)

@@ -1,0 +1,61 @@
+"""The one rule, and the jackknife against what is known."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from memcomp import stats
+
+
+def test_the_jackknife_of_a_ratio_of_means_agrees_with_the_delta_method():
+    rng = np.random.default_rng(0)
+    top = rng.normal(3, 0.3, 400)
+    low = 2 + 0.5 * (top - 3) + rng.normal(0, 0.1, 400)  # paired: their errors are correlated
+    value, error = stats.jackknife(lambda a, b: a.mean() / b.mean(), top, low)
+    assert value == top.mean() / low.mean()
+    delta = scipy.stats.sem(top - value * low) / low.mean()
+    assert error == pytest.approx(delta, rel=0.01)
+    apart = np.hypot(scipy.stats.sem(top) / top.mean(), scipy.stats.sem(low) / low.mean()) * value
+    assert error < 0.9 * apart
+
+
+def test_the_jackknife_leaves_out_whole_draws():
+    rows = np.random.default_rng(0).normal(size=(12, 5))
+    value, error = stats.jackknife(np.mean, rows)
+    assert value == pytest.approx(rows.mean())
+    assert error == pytest.approx(scipy.stats.sem(rows.mean(1)))
+    assert stats.jackknife(np.mean, [1.0]) == (1.0, np.inf)
+    with pytest.raises(ValueError, match=r"equal lengths; got \[2, 3\]"):
+        stats.jackknife(lambda a, b: 0, [1, 2], [1, 2, 3])
+
+
+@pytest.mark.parametrize("distance", [2.9, 3.1])
+def test_three_standard_errors_decide(distance):
+    sample = np.array([-1.0, 0.0, 1.0])
+    sample -= sample.mean() + distance * scipy.stats.sem(sample)
+    assert stats.below(sample) is (True if distance > 3 else None)
+    assert stats.below(-sample) is (False if distance > 3 else None)
+
+
+def test_few_draws_decide_nothing():
+    assert stats.below([-5.0, -5.1]) is None
+    assert stats.decide(5, 0.1, n=2) is None
+    assert stats.separated([1.0, 1.1], [9.0, 9.1, 9.2]) is None
+    assert stats.separated([1.0], [9.0, 9.1, 9.2]) is None
+
+
+def test_no_error_at_all_decides_unless_the_value_is_zero():
+    assert stats.decide(1.0, 0.0) is True
+    assert stats.decide(0.0, 0.0) is None
+    assert stats.decide(np.nan, 1.0) is None
+
+
+def test_unpaired_samples_are_told_apart_by_both_errors():
+    low, high = np.array([0.0, 1.0, 2.0]), np.array([3.0, 4.0, 5.0])
+    assert stats.separated(low, high) is True
+    assert stats.separated(high, low) is False
+    assert stats.separated(low, high - 1.5) is None
+
+
+def test_summary_of_one_draw_has_no_spread():
+    assert stats.summary([2.0]).isna().to_dict() == {"mean": False, "sd": True, "sem": True, "n": False}
