@@ -419,9 +419,9 @@ ARCHITECTURES = {
     "after_2": Architecture(_mixing(2), "after stage 2", "#8A6D00", ">", apart=False),
     "after_3": Architecture(_mixing(3), "after stage 3", "#5B7A00", "p", apart=False),
     "after_4": Architecture(_mixing(4), "after stage 4", "#00786B", "h", apart=False),
-    "deep_sets": Architecture(_composing("deep_sets"), "Deep Sets", "#332288", "v"),
+    "deep_sets": Architecture(_composing("deep_sets"), "Deep Sets", "#8B5A00", "v"),
     "attention": Architecture(
-        lambda own, width, **_: Attention(own(), 8 * width), "Attention", "#882255", "P"
+        lambda own, width, **_: Attention(own(), 8 * width), "Attention", "#555555", "P"
     ),
 }
 """All architectures by name.

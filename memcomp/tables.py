@@ -63,7 +63,7 @@ class Table:
     caption : str, optional
         What the numbers are; maths between dollar signs.
     digits : int or dict of {column: int}
-        Decimals of numbers that are not whole; of a column by its name, 3 for those that are not named.
+        Decimals of fractions; of a column by its name, 3 for those that are not named.
 
     Examples
     --------
@@ -78,8 +78,12 @@ class Table:
     def __init__(self, frame, caption=None, digits=3):
         self.caption = caption
         of = digits.get if isinstance(digits, dict) else lambda name, default: digits
+        columns = [_whole(frame.iloc[:, i]) for i in range(frame.shape[1])]
         self.frame = pd.DataFrame(
-            {i: [_shown(v, of(name, 3)) for v in frame.iloc[:, i]] for i, name in enumerate(frame.columns)},
+            {
+                i: [_shown(value, of(name, 3)) for value in column]
+                for i, (name, column) in enumerate(zip(frame.columns, columns))
+            },
             index=frame.index,
             dtype=object,
         )
@@ -104,6 +108,14 @@ class Table:
         styler = styler.format_index(lambda name: typeset(str(name)), axis=0)
         markup = styler.to_html(doctype_html=False, exclude_styles=True)
         return f'<div class="memcomp-table" tabindex="0">{markup}</div>'
+
+
+def _whole(column):
+    """Undo that pandas makes fractions of whole numbers where one is missing."""
+    there = column.dropna()
+    if len(there) < len(column) and column.dtype == float and (there % 1 == 0).all():
+        return column.astype("Int64")
+    return column
 
 
 def _shown(value, digits):

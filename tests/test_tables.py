@@ -48,3 +48,12 @@ def test_digits_by_column_and_no_minus_zero():
 
 def test_values_with_errors():
     assert with_error([1234.5, 1], [0.5, np.nan], 1) == ["1,234.5 ± 0.5", "1.0"]
+
+
+def test_counts_stay_whole_where_one_is_missing():
+    assert Table(pd.DataFrame({"n": [3, None]})).frame.n.tolist() == ["3", "–"]
+    assert Table(pd.DataFrame({"loss": [0.5, None, 2.0]}), digits=1).frame.loss.tolist() == [
+        "0.5",
+        "–",
+        "2.0",
+    ]

@@ -27,16 +27,17 @@ STREAMS = {
     "fresh": (1,),
     "partners": (2,),
     "batches": (3,),
-    # These meet the training set of another seed. They decided what stored networks were trained on, and get
-    # a key of their own with the next version of those experiments.
+    "pairs of glyphs": (0, 2),
+    # These meet the training set of another seed. They decided what stored networks were trained on, or what
+    # their losses were measured on, and get a key of their own with the next version of those experiments.
     "subset": (1,),
     "followed": (2,),
     "victim": (3,),
     "noise": (4,),
     "other drawings": (5,),
+    "with parts": (1,),
     # From here on a stream has a key of its own, and meets no other one whatever the numbers.
     "with glyphs": None,
-    "with parts": None,
 }
 """Random streams by name: what their seed begins with, or None for one with a key of its own."""
 

@@ -216,7 +216,7 @@ def with_parts(test, number, size=1000):
     ndarray, int, shape (size, number)
     """
     rng = base.stream("with parts", number)
-    glyphs = omniglot.with_glyphs(test, 2, size)
+    glyphs = omniglot.with_glyphs(test, 2, size, base.stream("pairs of glyphs"))
     glyphs = glyphs[np.isin(glyphs, test.glyphs)].reshape(size, 2)
     digits = rng.choice(test.digits, (size, max(number - 2, 0)))
     return np.concatenate([glyphs, digits], axis=1)[:, :number]

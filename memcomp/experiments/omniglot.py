@@ -345,9 +345,9 @@ def measure(model, config, data, data_root=None):
     }
 
 
-def with_glyphs(test, number, size=3000):
+def with_glyphs(test, number, size=3000, rng=None):
     """Return random triplets of ``number`` glyphs of different label and held-out digits from 0 to 4."""
-    rng = base.stream("with glyphs", number)
+    rng = rng or base.stream("with glyphs", number)
     drawings = len(test.glyphs) // 10
     labels = rng.permuted(np.tile(np.arange(10), (size, 1)), axis=1)[:, :number]
     glyphs = test.glyphs[labels * drawings + rng.integers(drawings, size=labels.shape)]
