@@ -19,18 +19,18 @@ def summary(values):
     Returns
     -------
     pandas.Series
-        ``mean``; ``sd``, the standard deviation over the draws, and ``sem``, the standard error of the mean
+        ``mean``; ``sd``, the standard deviation over the draws, and ``se``, the standard error of the mean
         (missing with a single draw); ``n``.
 
     Examples
     --------
     >>> summary([1.0, 2.0, 3.0]).round(3).to_dict()
-    {'mean': 2.0, 'sd': 1.0, 'sem': 0.577, 'n': 3.0}
+    {'mean': 2.0, 'sd': 1.0, 'se': 0.577, 'n': 3.0}
     """
     values = np.asarray(values, dtype=float)
     sd = values.std(ddof=1) if len(values) > 1 else np.nan
     n = len(values)
-    return pd.Series({"mean": values.mean(), "sd": sd, "sem": sd / np.sqrt(n), "n": n})
+    return pd.Series({"mean": values.mean(), "sd": sd, "se": sd / np.sqrt(n), "n": n})
 
 
 def jackknife(statistic, *samples):

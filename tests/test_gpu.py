@@ -42,7 +42,7 @@ def graphs(monkeypatch):
 
 
 def test_recording_a_step_leaves_no_trace_in_weights_statistics_or_optimizer(digits, graphs):
-    pool, rows, targets = (torch.as_tensor(part) for part in digits)
+    pool, rows, targets = (torch.tensor(part) for part in digits)
 
     def trained(recorded):
         model = models.build("linear", 2, seed=0).train()

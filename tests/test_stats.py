@@ -58,4 +58,4 @@ def test_unpaired_samples_are_told_apart_by_both_errors():
 
 
 def test_summary_of_one_draw_has_no_spread():
-    assert stats.summary([2.0]).isna().to_dict() == {"mean": False, "sd": True, "sem": True, "n": False}
+    assert stats.summary([2.0]).isna().to_dict() == {"mean": False, "sd": True, "se": True, "n": False}
