@@ -27,8 +27,11 @@ VERDICTS = {
 :meta hide-value:
 """
 
-_CSS_CLASS = {True: "holds", False: "fails", "undecided": "undecided", "vacuous": "vacuous", None: "untested"}
+MARKS = {word: word.split()[0].replace("not", "untested") for word in VERDICTS.values()}
+"""The style of each verdict's mark on the pages, by its word."""
+
 SCALES = ("quick", "narrow", "paper")
+"""Scales at which something is measured, from small to large."""
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -289,7 +292,7 @@ def _unbroken(text):
 def _html_table(report):
     rows = []
     for claim in report.claims:
-        mark = _CSS_CLASS[claim.holds]
+        mark = MARKS[claim.verdict]
         rows.append(
             f'<tr id="claim-{report.chapter}-{claim.id}" class="{mark}">'
             f'<th scope="row"><span class="statement">{typeset(claim.statement)}</span> '

@@ -30,10 +30,13 @@ from docutils.parsers.rst import directives
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+from memcomp.claims import MARKS, SCALES
+from memcomp.tables import typeset
+
 logger = logging.getLogger(__name__)
 
 CHAPTER = re.compile(r"notebooks/(\d\d)_\w+$")
-SCALES = ("quick", "paper")
+VERDICTS = tuple(MARKS)
 PACKAGES = ("numpy", "scipy", "matplotlib", "torch", "torchvision", "mlxtend", "jupyter-book", "sphinx")
 
 
@@ -195,7 +198,10 @@ class Scorecard(BookDirective):
         scores = self.chosen(self.scores())
         if not scores:
             return [nodes.paragraph("", "No chapter has reported such a claim yet.")]
-        return [nodes.raw("", self.counts(scores) + self.body(scores), format="html")]
+        if self.options:
+            return [nodes.raw("", self.counts(scores) + self.body(scores), format="html")]
+        parts = self.glance(scores), self.counts(scores), self.filters(scores), self.body(scores)
+        return [nodes.raw("", f'<div class="memcomp-card">{"".join(parts)}</div>', format="html")]
 
     def scores(self):
         """Return all claims: (chapter, id) to the claim at each scale, and one that gives the statement."""
@@ -203,7 +209,7 @@ class Scorecard(BookDirective):
         for docname, path in chapters(self.env):
             for claim in claims_of(path):
                 scores[docname, claim["id"]] = {claim["scale"]: claim, "any": claim, "on page": True}
-        for path in sorted((results_folder(self.env) / "paper" / "claims").glob("*.json")):
+        for path in sorted(results_folder(self.env).glob("*/claims/*.json")):
             docname = f"notebooks/{path.stem}"
             if docname in self.env.found_docs:
                 for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]:
@@ -228,40 +234,98 @@ class Scorecard(BookDirective):
             or any(source in score["any"]["source"] for source in sources)
         }
 
-    def counts(self, scores):
-        """Return the verdicts counted, per scale."""
-        verdicts = ("holds", "fails", "not tested at this scale", "not run")
+    def glance(self, scores):
+        """Return all claims as one mark each, by chapter and scale: linked, and named for screen readers."""
         rows = []
-        for scale in SCALES:
-            tally = Counter(verdict(score, scale) for score in scores.values())
-            cells = "".join(f'<td data-label="{name}">{tally[name]}</td>' for name in verdicts)
-            rows.append(f'<tr><th scope="row">{scale} scale</th>{cells}</tr>')
-        head = "".join(f'<th scope="col">{name}</th>' for name in ("", *verdicts))
+        for docname, claims in self.by_chapter(scores):
+            number, cells = CHAPTER.match(docname).group(1), []
+            for scale in self.scales(scores):
+                marks = "".join(
+                    f'<a class="mark {MARKS[name]}" href="#claim-{score["any"]["chapter"]}-{identity}" '
+                    f'title="{html.escape(identity)}: {name}" aria-label="{html.escape(identity)}: {name}"></a>'
+                    for identity, score in claims
+                    if (name := verdict(score, scale)) not in (None, "not run")
+                )
+                cells.append(f'<td data-label="{scale} scale">{marks}</td>')
+            title = html.escape(chapter_title(self.env, docname))
+            rows.append(f'<tr><th scope="row"><span>{number}</span> {title}</th>{"".join(cells)}</tr>')
+        head = "".join(f'<th scope="col">{scale} scale</th>' for scale in self.scales(scores))
+        legend = " ".join(f'<span><i class="mark {MARKS[name]}"></i> {name}</span>' for name in VERDICTS)
         return (
-            '<table class="memcomp-claims memcomp-counts"><caption>Verdicts, counted.</caption>'
-            f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            f'<p class="memcomp-legend">{legend}</p><table class="memcomp-glance"><caption>Every claim as one mark, '
+            f'by chapter and scale.</caption><thead><tr><th scope="col">Chapter</th>{head}</tr></thead>'
+            f"<tbody>{''.join(rows)}</tbody></table>"
         )
 
-    def body(self, scores):
-        """Return the table of claims, one group of rows per chapter."""
+    def scales(self, scores):
+        """Return the scales at which something was measured."""
+        return [scale for scale in SCALES if any(scale in score for score in scores.values())]
+
+    def by_chapter(self, scores):
+        """Return (docname, list of (id, score)) of each chapter, in reading order."""
         groups = defaultdict(list)
         for (docname, identity), score in scores.items():
             groups[docname].append((identity, score))
-        parts = []
-        for docname, claims in sorted(groups.items()):
+        return sorted(groups.items())
+
+    def counts(self, scores):
+        """Return the verdicts counted, per scale; a claim that another chapter tells again counts once."""
+        names, rows = (*VERDICTS, "not run"), []
+        once = [score for score in scores.values() if not score["any"].get("same_as")]
+        for scale in self.scales(scores):
+            tally = Counter(verdict(score, scale) for score in once)
+            cells = "".join(f'<td data-label="{name}">{tally[name]}</td>' for name in names)
+            rows.append(f'<tr><th scope="row">{scale} scale</th>{cells}</tr>')
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("", *names))
+        again = len(scores) - len(once)
+        caption = "Verdicts, counted." + (f" {again} claims that are told twice count once." if again else "")
+        return (
+            f'<table class="memcomp-claims memcomp-counts"><caption>{caption}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        )
+
+    def filters(self, scores):
+        """Return buttons that leave only some rows of the table; they need no script."""
+        chosen = [
+            (
+                "chapter",
+                [
+                    (f"c{CHAPTER.match(d).group(1)}", CHAPTER.match(d).group(1))
+                    for d, _ in self.by_chapter(scores)
+                ],
+            ),
+            ("verdict", [(f"v-{MARKS[name]}", name) for name in VERDICTS]),
+            ("source", [("s-paper", "the paper"), ("s-book", "this book")]),
+        ]
+        parts, rules = [], []
+        for group, options in chosen:
+            buttons = [f'<label><input type="radio" name="{group}" checked> all</label>']
+            for mark, name in options:
+                buttons.append(f'<label><input type="radio" name="{group}" id="only-{mark}"> {name}</label>')
+                rules.append(f".memcomp-card:has(#only-{mark}:checked) tr.claim:not(.{mark}){{display:none}}")
+            parts.append(f"<fieldset><legend>{group}</legend>{''.join(buttons)}</fieldset>")
+        return f'<style>{"".join(rules)}</style><form class="memcomp-filter">{"".join(parts)}</form>'
+
+    def body(self, scores):
+        """Return the table of claims, one group of rows per chapter."""
+        scales, parts = self.scales(scores), []
+        for docname, claims in self.by_chapter(scores):
             page = self.env.app.builder.get_relative_uri(self.env.docname, docname)
             title = html.escape(chapter_title(self.env, docname))
             parts.append(
-                '<tbody><tr class="chapter"><th colspan="4" scope="rowgroup">'
+                f'<tbody><tr class="chapter"><th colspan="{2 + len(scales)}" scope="rowgroup">'
                 f'<a href="{page}">{title}</a></th></tr>'
             )
             for identity, score in claims:
                 claim = score["any"]
                 anchor = f"claim-{claim['chapter']}-{identity}"
                 target = f"{page}#{anchor}" if "on page" in score else page
-                cells = "".join(self.cell(score, scale) for scale in SCALES)
+                cells = "".join(self.cell(score, scale) for scale in scales)
+                marks = {f"v-{MARKS[verdict(score, scale)]}" for scale in scales if scale in score}
+                book = any(word in claim["source"] for word in ("this book", "beyond"))
+                marks |= {"claim", f"c{claim['chapter'][:2]}", "s-book" if book else "s-paper"}
                 parts.append(
-                    f'<tr id="{anchor}"><th scope="row">'
+                    f'<tr id="{anchor}" class="{" ".join(sorted(marks))}"><th scope="row">'
                     f'<span class="statement">{typeset(claim["statement"])}</span> '
                     f'<a class="source" href="{target}">{typeset(claim["source"])}</a></th>'
                     f'<td data-label="Paper">{typeset(claim["published"])}</td>{cells}</tr>'
@@ -269,7 +333,7 @@ class Scorecard(BookDirective):
             parts.append("</tbody>")
         head = "".join(
             f'<th scope="col">{name}</th>'
-            for name in ("Claim", "Paper", *(f"Ours, {scale} scale" for scale in SCALES))
+            for name in ("Claim", "Paper", *(f"Ours, {scale} scale" for scale in scales))
         )
         return (
             '<table class="memcomp-claims memcomp-scorecard"><caption>Claims, their published values, our '
@@ -283,7 +347,7 @@ class Scorecard(BookDirective):
         name = verdict(score, scale)
         if name is None:
             return f'<td data-label="{label}" class="elsewhere">at paper scale</td>'
-        mark = {"holds": "holds", "fails": "fails"}.get(name, "untested")
+        mark = MARKS.get(name, "untested")
         value = f"{typeset(score[scale]['measured'])} " if scale in score else ""
         return f'<td data-label="{label}">{value}<span class="verdict {mark}">{name}</span></td>'
 
@@ -293,14 +357,6 @@ def verdict(score, scale):
     if scale in score:
         return score[scale]["verdict"]
     return None if scale == "quick" and "paper" in score else "not run"
-
-
-def typeset(text):
-    """Escape a text for HTML; what stands between dollar signs becomes maths that MathJax finds."""
-    parts = html.escape(text).split("$")
-    return "".join(
-        f'<span class="math">\\({part}\\)</span>' if i % 2 else part for i, part in enumerate(parts)
-    )
 
 
 class Status(BookDirective):
@@ -358,7 +414,7 @@ class Status(BookDirective):
     def stored_claims(self):
         """When the claims at paper scale were stored, and by which code."""
         rows = []
-        for path in sorted((results_folder(self.env) / "paper" / "claims").glob("*.json")):
+        for path in sorted(results_folder(self.env).glob("*/claims/*.json")):
             docname = f"notebooks/{path.stem}"
             if docname in self.env.found_docs:
                 origin = json.loads(path.read_text(encoding="utf-8"))["provenance"]
@@ -470,7 +526,7 @@ class Chapters(BookDirective):
 # --- the page of the package -----------------------------------------------------------------------------
 
 LAYERS = ["linear", "theory", "images", "triplets", "models", "training", "evaluation", "memorization"]
-LAYERS += ["records", "experiments", "claims", "figures"]
+LAYERS += ["cluster", "records", "experiments", "stats", "tables", "figures", "claims"]
 
 
 def modules(env):
