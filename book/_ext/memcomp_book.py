@@ -242,7 +242,7 @@ class Scorecard(BookDirective):
             for scale in self.scales(scores):
                 marks = "".join(
                     f'<a class="mark {MARKS[name]}" href="#claim-{score["any"]["chapter"]}-{identity}" '
-                    f'title="{html.escape(identity)}: {name}" aria-label="{html.escape(identity)}: {name}"></a>'
+                    f'title="{identity}: {name}" aria-label="{identity}: {name}"></a>'
                     for identity, score in claims
                     if (name := verdict(score, scale)) not in (None, "not run")
                 )
@@ -252,8 +252,8 @@ class Scorecard(BookDirective):
         head = "".join(f'<th scope="col">{scale} scale</th>' for scale in self.scales(scores))
         legend = " ".join(f'<span><i class="mark {MARKS[name]}"></i> {name}</span>' for name in VERDICTS)
         return (
-            f'<p class="memcomp-legend">{legend}</p><table class="memcomp-glance"><caption>Every claim as one mark, '
-            f'by chapter and scale.</caption><thead><tr><th scope="col">Chapter</th>{head}</tr></thead>'
+            f'<p class="memcomp-legend">{legend}</p><table class="memcomp-glance"><caption>Every claim as one '
+            f'mark, by chapter and scale.</caption><thead><tr><th scope="col">Chapter</th>{head}</tr></thead>'
             f"<tbody>{''.join(rows)}</tbody></table>"
         )
 

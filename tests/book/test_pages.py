@@ -205,6 +205,24 @@ def test_scorecard_counts_what_it_shows(pages, name):
         assert sum(counted.values()) == len(shown)
 
 
+def test_every_claim_is_one_mark_and_a_filter_needs_no_script(pages):
+    page = pages["book/scorecard.html"]
+    rows = page.select("table.memcomp-scorecard tr.claim")
+    marks = page.select("table.memcomp-glance a.mark")
+    assert len(marks) == len(page.select("table.memcomp-scorecard .verdict")) - sum(
+        one.text == "not run" for one in page.select("table.memcomp-scorecard .verdict")
+    )
+    assert {mark["href"].removeprefix("#") for mark in marks} == {row["id"] for row in rows}
+    assert all(mark["aria-label"] for mark in marks)
+    rules = page.select_one(".memcomp-card style").text
+    for button in page.select(".memcomp-filter input[id]"):
+        left = button["id"].removeprefix("only-")
+        assert f"#{button['id']}:checked) tr.claim:not(.{left})" in rules
+        assert button.find_parent("fieldset").legend.text == "verdict" or any(
+            left in r["class"] for r in rows
+        )
+
+
 def test_status_names_time_and_versions(chapters, pages):
     tables = {
         table.caption.text.split(maxsplit=2)[2]: table
