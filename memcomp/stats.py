@@ -39,13 +39,13 @@ def jackknife(statistic, *samples):
     Parameters
     ----------
     statistic : callable
-        Takes as many arrays as there are samples to a number.
+        Takes as many arrays as there are samples to a number, or to an array of some.
     *samples : array_like, shape (n, …)
         Paired: row i of each belongs to draw i, and they are left out together.
 
     Returns
     -------
-    value, error : float
+    value, error : float, or ndarray where the statistic is one
         The error is infinite with a single draw.
 
     Raises
@@ -58,18 +58,18 @@ def jackknife(statistic, *samples):
     The error of a mean is the usual one.
 
     >>> value, error = jackknife(np.mean, [1.0, 2.0, 3.0])
-    >>> round(value, 3), round(error, 3)
-    (2.0, 0.577)
+    >>> print(round(value, 3), round(error, 3))
+    2.0 0.577
     """
     samples = [np.asarray(sample) for sample in samples]
     n = len(samples[0])
     if any(len(sample) != n for sample in samples):
         raise ValueError(f"paired samples must have equal lengths; got {[len(sample) for sample in samples]}")
-    value = float(statistic(*samples))
+    value = np.asarray(statistic(*samples), dtype=float)[()]
     if n < 2:
-        return value, np.inf
+        return value, np.full(np.shape(value), np.inf)[()]
     without = [statistic(*(np.delete(sample, i, axis=0) for sample in samples)) for i in range(n)]
-    return value, float(np.sqrt((n - 1) * np.var(without)))
+    return value, np.sqrt((n - 1) * np.var(without, axis=0))
 
 
 def decide(value, error, n=FEWEST):

@@ -25,6 +25,8 @@ def test_the_jackknife_leaves_out_whole_draws():
     assert value == pytest.approx(rows.mean())
     assert error == pytest.approx(scipy.stats.sem(rows.mean(1)))
     assert stats.jackknife(np.mean, [1.0]) == (1.0, np.inf)
+    value, error = stats.jackknife(lambda rows: rows.mean(0), rows)
+    assert error == pytest.approx(scipy.stats.sem(rows))
     with pytest.raises(ValueError, match=r"equal lengths; got \[2, 3\]"):
         stats.jackknife(lambda a, b: 0, [1, 2], [1, 2, 3])
 

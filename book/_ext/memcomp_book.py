@@ -252,8 +252,9 @@ class Scorecard(BookDirective):
         head = "".join(f'<th scope="col">{scale} scale</th>' for scale in self.scales(scores))
         legend = " ".join(f'<span><i class="mark {MARKS[name]}"></i> {name}</span>' for name in VERDICTS)
         return (
-            f'<p class="memcomp-legend">{legend}</p><table class="memcomp-glance"><caption>Every claim as one '
-            f'mark, by chapter and scale.</caption><thead><tr><th scope="col">Chapter</th>{head}</tr></thead>'
+            f'<p class="memcomp-legend">{legend}</p><table class="memcomp-glance"><caption>Every claim as '
+            f'one mark, by chapter and scale.</caption><thead><tr><th scope="col">Chapter</th>{head}</tr>'
+            "</thead>"
             f"<tbody>{''.join(rows)}</tbody></table>"
         )
 
