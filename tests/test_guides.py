@@ -4,10 +4,13 @@ import importlib.util
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from memcomp import batch, experiments, records, sweep
+from memcomp import batch, experiments, images, models, records, sweep, triplets
 from memcomp.__main__ import parser
+from memcomp.experiments import omniglot
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,6 +41,48 @@ def test_every_profile_that_a_guide_names_exists():
     for page in [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]:
         for name in re.findall(r"(?:profiles|notebooks)/[\w/.]+\.(?:yaml|ipynb)", page.read_text()):
             assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_each_of_the_ten_changes_names_at_most_two_files_that_exist():
+    table = (ROOT / "book/guide_extend.md").read_text().split("```{list-table}")[1].split("```")[0]
+    rows = re.findall(r"^\* - (.*)\n  - (.*)$", table, flags=re.M)[1:]
+    assert len(rows) == 10
+    for what, files in rows:
+        named = re.findall(r"`([\w/.]+)`", files)
+        assert len(named) <= 2, what
+        assert all((ROOT / name).exists() for name in named if "NAME" not in name), what
+
+
+def test_a_new_architecture_target_and_pool_work_in_an_experiment_as_they_are(monkeypatch):
+    """One entry each, and nothing else knows of them."""
+
+    class Mean(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Linear(784, 1)
+
+        def forward(self, x):
+            return self.first(x.flatten(2)).mean((1, 2))
+
+    new = models.Architecture(lambda own, width, **_: Mean(), "Mean", "#123456", "8")
+    monkeypatch.setitem(models.ARCHITECTURES, "mean", new)
+    monkeypatch.setitem(triplets.TARGETS, "least", lambda labels: labels.min(-1))
+    squares = np.arange(12).repeat(2)
+
+    def read(split):
+        pool = np.zeros((24, 28, 28), np.uint8)
+        for image, size in zip(pool, squares):
+            image[: 2 * size + 2] = 255
+        return pool, squares
+
+    monkeypatch.setitem(images.POOLS, "bars", images.Pool(read, "bars", splits=("train",)))
+    common = {"dataset": "embedded", "size": 400, "epochs": 1, "batch_size": 32, "width": 1}
+    config = omniglot.Config("mean", 0.0, 0, glyphs="bars", target="least", exponent=1.5, **common)
+    data = omniglot.training_set(config)
+    assert (data.targets == data.labels[data.rows].min(1)).all()
+    found = omniglot.run(config)
+    assert np.isfinite(found["test_loss"])
+    assert found["data"]["source"].endswith("; bars")
 
 
 def test_the_experiment_of_the_guide_runs_as_shown(tmp_path):

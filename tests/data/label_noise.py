@@ -27,7 +27,7 @@ def work(config):
     return config.n**3
 
 
-@records.experiment("label_noise", version=1)
+@records.experiment("label_noise", version=1, config=Config)
 def run(config):
     """Return the excess loss of the minimum-norm solution."""
     rng = np.random.default_rng(config.seed)
