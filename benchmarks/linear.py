@@ -126,7 +126,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="a smaller version, for tests")
+    size.add_argument("--quick", action="store_true", help="a smaller version")
     size.add_argument("--hard", action="store_true", help="with n = 100,000 at alpha = 1")
     parser.add_argument("--threads", default="1", help="of NumPy's linear algebra")
     options = parser.parse_args()

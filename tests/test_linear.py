@@ -225,7 +225,7 @@ def test_factorization_against_numpy(name, method):
 def test_diagonals_in_blocks(monkeypatch):
     X, Y = sample(300, 500, 1.2), np.ones(300)
     whole = factorize(X)
-    monkeypatch.setattr("memcomp.linear.BLOCK", 1000)
+    monkeypatch.setattr("memcomp.linear.solvers.BLOCK", 1000)
     blocks = factorize(X)
     for name in ("leverage", "recovery", "noise_variance"):
         assert getattr(blocks, name) == pytest.approx(getattr(whole, name), rel=1e-12, abs=1e-13)
@@ -377,7 +377,7 @@ def test_sparse_solvers_refuse_what_they_cannot_see():
 
 
 def test_auto_turns_to_eigenvectors_where_tikhonov_refuses(monkeypatch):
-    monkeypatch.setattr("memcomp.linear.MIN_NORM_LIMIT", 10)
+    monkeypatch.setattr("memcomp.linear.solvers.MIN_NORM_LIMIT", 10)
     X = sp.block_diag([sp.csr_array([[1.0, 1.0], [1.0, 1.0 + 1e-6]])] * 20, format="csr")
     y = np.tile([2.0, 2.0 + 1e-6], 20)
     with pytest.raises(RuntimeError):
@@ -404,7 +404,7 @@ def test_method_follows_the_problem(monkeypatch):
         ("CORE_LIMIT", 6000, "tikhonov"),
         ("GRAM_LIMIT", 1000, "lsqr"),
     ):
-        monkeypatch.setattr(f"memcomp.linear.{limit}", value)
+        monkeypatch.setattr(f"memcomp.linear.solvers.{limit}", value)
         # A dense array that is mostly zeros is a sparse problem as well; a full one never is.
         for given_x in (X, X.toarray()):
             f = factorize(given_x)
@@ -542,7 +542,7 @@ def test_answers_that_do_not_fit_are_refused():
 
 
 def test_dense_svd_that_does_not_fit_is_refused(monkeypatch):
-    monkeypatch.setattr("memcomp.linear.SVD_LIMIT", 100)
+    monkeypatch.setattr("memcomp.linear.solvers.SVD_LIMIT", 100)
     with pytest.raises(MemoryError, match=r"dense SVD of the reduced 20 x \d+ matrix"):
         min_norm(sample(20, 40, 1.0), np.ones(20), method="svd")
 

@@ -101,27 +101,6 @@ def tail_mass_range(law, k):
     return scale(law) * integral(k + 1, law.d + 1), scale(law) * integral(k, law.d)
 
 
-def head_mass_limit(s, alpha):
-    """Mean number of features per sample, p_{≤k}, when many probabilities are cut off at 1 (Claim 1).
-
-    (s/ζ(α))^(1/α) α/(α - 1), the limit for d → ∞ and large s. It grows like s^(1/α): the Θ(s) of the claim's
-    usual reading holds as an upper bound only.
-
-    Parameters
-    ----------
-    s, alpha : float
-        Of the power law; α > 1.
-
-    Returns
-    -------
-    float
-    """
-    return (s / special.zeta(alpha)) ** (1 / alpha) * alpha / (alpha - 1)
-
-
-# Section 3 and appendices A and C: structure ------------------------------------------------------
-
-
 def bonferroni(p):
     """Lower and upper bound on Π(1 - p_i), the probability that no feature is present (Lemma C.1).
 

@@ -1,13 +1,8 @@
-r"""The linear model: power-law data, the minimum-norm solution, and its exact losses.
-
-Everything here follows section 2 of the paper. Data are sparse sign vectors, the estimator is the limit of
-gradient descent from zero, :math:`\hat\beta = X^+ y`, and every loss is an exact sum over features.
-"""
+"""The minimum-norm solution, ridge, and a factorization for many right-hand sides."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Literal
 
@@ -16,16 +11,7 @@ import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
 
-__all__ = [
-    "Factorization",
-    "PowerLaw",
-    "composed_loss",
-    "factorize",
-    "leave_one_out",
-    "min_norm",
-    "population_loss",
-    "ridge",
-]
+from memcomp.linear._validate import check_matrix, check_targets
 
 Method = Literal["auto", "eigh", "svd", "tikhonov", "lsqr"]
 
@@ -40,143 +26,6 @@ CORE_LIMIT, GRAM_LIMIT = 6000, 1e9
 SHIFT = 1e-3
 #: Largest number of entries of a dense temporary array, and of a matrix given to the dense SVD.
 BLOCK, SVD_LIMIT = 1 << 24, 1 << 27
-
-
-# ------------------------------------------------------------------------------------------------ data
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    r"""Sparse sign vectors whose feature frequencies follow a truncated power law.
-
-    Coordinate :math:`i` of :math:`x \in \{0, \pm 1\}^d` is nonzero with probability
-
-    .. math:: p_i = \min\{1, s\, i^{-\alpha} / Z_\alpha\}, \qquad Z_\alpha = \sum_{i \le d} i^{-\alpha},
-
-    independently of the others, and then has a fair random sign (section 2, eq. 2).
-
-    Parameters
-    ----------
-    d : int
-        Number of features.
-    s : float
-        Mean number of nonzeros of a row before the truncation at 1.
-    alpha : float
-        Decay of the frequencies, at least 0.
-
-    Examples
-    --------
-    >>> law = PowerLaw(d=10_000, s=5, alpha=2.0)
-    >>> law.p[:3].round(3)
-    array([1.   , 0.76 , 0.338])
-    >>> law.threshold(n=1000)
-    17
-    >>> law.sample(1000, np.random.default_rng(0)).shape
-    (1000, 10000)
-    """
-
-    d: int
-    s: float
-    alpha: float
-
-    def __post_init__(self):
-        _check_count("d", self.d)
-        for name, low, strict in (("s", 0, True), ("alpha", 0, False)):
-            value = getattr(self, name)
-            try:
-                ok = np.isfinite(value) and (value > low if strict else value >= low)
-            except TypeError:
-                ok = False
-            if not ok or isinstance(value, bool | np.bool_):
-                raise ValueError(
-                    f"{name} must be a finite number {'above' if strict else 'at least'} {low}, got {value!r}"
-                )
-
-    @cached_property
-    def p(self) -> np.ndarray:
-        """Frequency of every feature, shape (d,), not increasing; read-only."""
-        decay = np.arange(1, self.d + 1, dtype=float) ** -float(self.alpha)
-        p = np.minimum(1.0, self.s * (decay / decay.sum()))
-        p.setflags(write=False)
-        return p
-
-    def threshold(self, n: int, count: float = 10) -> int:
-        """Return k, the number of common features: those with ``n * p_i >= count`` (section 5.1).
-
-        Parameters
-        ----------
-        n : int
-            Number of training rows.
-        count : float
-            Expected number of appearances that makes a feature common.
-        """
-        _check_count("n", n)
-        if not np.isfinite(count) or count <= 0:
-            raise ValueError(f"count must be a finite number above 0, got {count!r}")
-        return int(np.count_nonzero(n * self.p >= count))
-
-    def sample(self, n: int, rng: np.random.Generator) -> scipy.sparse.csr_array:
-        """Draw n independent rows.
-
-        The number of times feature i appears is Binomial(n, p_i) and, given the number, its rows are
-        drawn without replacement. Time and memory are O(nonzeros + n + d).
-
-        Parameters
-        ----------
-        n : int
-            Number of rows.
-        rng : numpy.random.Generator
-            The only source of randomness.
-
-        Returns
-        -------
-        scipy.sparse.csr_array
-            Shape (n, d), float64 entries -1.0 and 1.0, sorted indices.
-
-        Raises
-        ------
-        ValueError
-            If n is not a positive integer, or n * d does not fit in 63 bits.
-        TypeError
-            If rng is not a numpy Generator.
-        """
-        _check_count("n", n)
-        if not isinstance(rng, np.random.Generator):
-            raise TypeError(
-                f"rng must be a numpy.random.Generator such as numpy.random.default_rng(0), got {rng!r}"
-            )
-        n = int(n)
-        if n * self.d >= 2**63:
-            raise ValueError(f"n * d must be below 2**63, got n={n}, d={self.d}")
-        # One integer, feature * n + row, stands for each nonzero. Frequent features toss one coin a row.
-        heavy = int(np.count_nonzero(self.p > 0.25))
-        keys = [i * n + np.flatnonzero(rng.random(n) < self.p[i]) for i in range(heavy)]
-        counts = rng.binomial(n, self.p[heavy:])
-        feature = np.flatnonzero(counts)
-        counts = counts[feature]
-        feature += heavy
-        # The others draw rows with replacement, drop repeats and draw as many again: the first m distinct
-        # values of such a sequence are a uniform m-subset. A feature with p <= 1/4 is done in a few rounds.
-        drawn, missing = np.empty(0, dtype=np.int64), counts
-        while feature.size:
-            fresh = np.repeat(feature * n, missing) + rng.integers(n, size=missing.sum())
-            # np.unique hashes integers, which takes a hundred times as long as sorting them here.
-            drawn = np.sort(np.concatenate([drawn, fresh]))
-            drawn = drawn[np.append(True, drawn[1:] != drawn[:-1])]
-            found = np.diff(np.searchsorted(drawn, np.append(feature * n, (feature[-1] + 1) * n)))
-            done = found == counts
-            finished = np.repeat(done, found)
-            keys.append(drawn[finished])
-            drawn, feature, counts = drawn[~finished], feature[~done], counts[~done]
-            missing = counts - found[~done]
-        keys = np.sort(np.concatenate(keys)) if keys else np.empty(0, dtype=np.int64)
-        indptr = np.searchsorted(keys, np.arange(self.d + 1, dtype=np.int64) * n)
-        signs = 2.0 * rng.integers(0, 2, size=keys.size, dtype=np.int8) - 1.0
-        keys %= n
-        return scipy.sparse.csc_array((signs, keys, indptr), shape=(n, self.d)).tocsr()
-
-
-# ------------------------------------------------------------------------------------- minimum norm
 
 
 def min_norm(X, Y, *, method: Method = "auto") -> np.ndarray:
@@ -286,7 +135,7 @@ class Factorization:
         -------
         numpy.ndarray, shape (d,) or (d, m)
         """
-        Y = _check_targets(Y, self.shape[0])
+        Y = check_targets(Y, self.shape[0])
         if not np.isfinite(penalty) or penalty < 0:
             raise ValueError(f"penalty must be a finite number at least 0, got {penalty!r}")
         problem = self._problem
@@ -347,7 +196,7 @@ class Factorization:
 
     def leave_one_out(self, Y) -> np.ndarray:
         """Return the left-out residuals; see :func:`leave_one_out`."""
-        Y = _check_targets(Y, self.shape[0])
+        Y = check_targets(Y, self.shape[0])
         leverage, columns = self.leverage[:, None], _as_columns(Y)
         solution = self.solve(columns)
         residual = columns - self._problem.multiply(solution)
@@ -359,35 +208,6 @@ class Factorization:
         with np.errstate(divide="ignore", invalid="ignore"):
             out = np.where(alone, dual, residual / (1 - leverage))
         return out.reshape(Y.shape)
-
-
-def leave_one_out(X, Y) -> np.ndarray:
-    r"""Return what each row's label misses when the row is left out of training.
-
-    Entry i is :math:`y_i - \langle \hat\beta_{-i}, x_i\rangle`, with :math:`\hat\beta_{-i}` the minimum-norm
-    solution without row i, in closed form from one factorization. With :math:`C = X^+`,
-    :math:`h = \mathrm{diag}(XX^+)`, :math:`r = y - X\hat\beta` and :math:`G = XX'` it is
-    :math:`r_i / (1 - h_i)` if :math:`h_i < 1` and :math:`(G^+ y)_i / (G^+)_{ii}` if :math:`h_i = 1`.
-    In both cases :math:`\hat\beta_{-i} = \hat\beta - C_i\,\cdot` (entry i).
-
-    Parameters
-    ----------
-    X : array_like or scipy.sparse array, shape (n, d)
-    Y : array_like, shape (n,) or (n, m)
-
-    Returns
-    -------
-    numpy.ndarray, shape (n,) or (n, m)
-        A row of leverage above 1 - 1e-8 counts as leverage 1.
-
-    Examples
-    --------
-    The third row alone holds the last feature, so the rest predict only its first part.
-
-    >>> leave_one_out([[1, 0], [1, 0], [1, 1]], [1, 2, 5]).round(12)
-    array([-1. ,  1. ,  3.5])
-    """
-    return factorize(X).leave_one_out(Y)
 
 
 def ridge(X, Y, penalty: float) -> np.ndarray:
@@ -419,86 +239,11 @@ def ridge(X, Y, penalty: float) -> np.ndarray:
     return _Problem(X).factorize("auto", MIN_NORM_LIMIT).solve(Y, penalty)
 
 
-# ------------------------------------------------------------------------------------- exact losses
-
-
-def population_loss(error, p, forced: Iterable[int] = ()) -> float | np.ndarray:
-    r"""Return the exact excess loss of an estimate, in distribution or with features forced to appear.
-
-    Signs are independent, so cross terms vanish:
-    :math:`L_{D_F} = \sum_{i \notin F} p_i e_i^2 + \sum_{i \in F} e_i^2` (section 2). Label noise is left out.
-
-    Parameters
-    ----------
-    error : array_like, shape (d,) or (d, m)
-        Estimate minus truth.
-    p : array_like, shape (d,)
-        Frequencies.
-    forced : iterable of int
-        F, the features that every test row holds, counted from 0.
-
-    Returns
-    -------
-    float, or numpy.ndarray of shape (m,) for m estimates
-
-    Examples
-    --------
-    >>> population_loss([1.0, 2.0], [0.5, 0.25])
-    1.5
-    >>> population_loss([1.0, 2.0], [0.5, 0.25], forced=[1])
-    4.5
-    """
-    error, p = _check_errors(error, p)
-    forced = _check_features("forced", forced, p.size)
-    weight = p.copy()
-    weight[forced] = 1.0
-    loss = weight @ error**2
-    return float(loss) if error.ndim == 1 else loss
-
-
-def composed_loss(error, p, features: Iterable[int], t: int) -> float | np.ndarray:
-    r"""Return the mean of :math:`L_{D_F}` over all sets F of t of the given features.
-
-    That mean is :math:`L_D + t \cdot \mathrm{mean}_{i}[(1 - p_i) e_i^2]` over the given features.
-
-    Parameters
-    ----------
-    error : array_like, shape (d,) or (d, m)
-        Estimate minus truth.
-    p : array_like, shape (d,)
-        Frequencies.
-    features : iterable of int
-        The features that F is drawn from, for instance the long-tail features of the training set.
-    t : int
-        Size of F, from 0 to the number of features given.
-
-    Returns
-    -------
-    float, or numpy.ndarray of shape (m,) for m estimates
-
-    Examples
-    --------
-    >>> composed_loss([1.0, 2.0], [0.5, 0.25], features=[0, 1], t=1)
-    3.25
-    """
-    error, p = _check_errors(error, p)
-    features = _check_features("features", features, p.size)
-    if isinstance(t, bool) or not isinstance(t, int | np.integer) or not 0 <= t <= features.size:
-        raise ValueError(f"t must be an integer from 0 to the {features.size} features given, got {t!r}")
-    loss = p @ error**2
-    if t:
-        loss = loss + t * ((1 - p[features]) @ error[features] ** 2) / features.size
-    return float(loss) if error.ndim == 1 else loss
-
-
-# ------------------------------------------------------------------------------------------- engines
-
-
 class _Problem:
     """X without its empty rows and columns, scaled by a power of two to a largest entry in [1/2, 1)."""
 
     def __init__(self, X):
-        A = _check_matrix(X)
+        A = check_matrix(X)
         self.shape = A.shape
         if scipy.sparse.issparse(A):
             self.rows = np.flatnonzero(np.diff(A.indptr))
@@ -765,9 +510,6 @@ class _LSQR:
         return b
 
 
-# -------------------------------------------------------------------------------------------- checks
-
-
 def _blocks(T, V) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield row blocks of T V that are small enough to hold."""
     height = max(1, BLOCK // max(1, V.shape[1]))
@@ -784,93 +526,3 @@ def _scatter(size, index, values):
     out = np.zeros((size, *values.shape[1:]))
     out[index] = values
     return out
-
-
-def _check_count(name, value):
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-
-
-def _check_real(name, array):
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-
-
-def _as_array(name, values):
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
-    _check_real(name, array)
-    return array
-
-
-def _check_finite(name, values, locate):
-    finite = np.isfinite(values)
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        where = locate(bad[0])
-        raise ValueError(
-            f"{name} must be finite, but {bad.size} of its entries are not; the first is "
-            f"{values.flat[bad[0]]} at {where}"
-        )
-
-
-def _check_matrix(X):
-    """Return X as a float64 array, or as a csr_array without stored zeros or duplicates."""
-    if scipy.sparse.issparse(X):
-        _check_real("X", X)
-        if X.ndim != 2:
-            raise ValueError(f"X must have shape (n, d), got {X.shape}")
-        A = scipy.sparse.csr_array(X, dtype=float)
-        if not A.has_canonical_format or not A.data.all():
-            A = A.copy()
-            A.sum_duplicates()
-            A.eliminate_zeros()
-        _check_finite(
-            "X", A.data, lambda k: (int(np.searchsorted(A.indptr, k, "right")) - 1, int(A.indices[k]))
-        )
-        return A
-    A = _as_array("X", X)
-    if A.ndim != 2:
-        raise ValueError(f"X must have shape (n, d), got {A.shape}")
-    A = A.astype(float, copy=False)
-    _check_finite("X", A, lambda k: tuple(int(i) for i in np.unravel_index(k, A.shape)))
-    return A
-
-
-def _check_targets(Y, n):
-    if scipy.sparse.issparse(Y):
-        raise TypeError("Y must be a dense array of shape (n,) or (n, m); use Y.toarray()")
-    Y = _as_array("Y", Y)
-    if Y.ndim not in (1, 2) or Y.shape[0] != n:
-        raise ValueError(f"Y must have shape ({n},) or ({n}, m) to match X's {n} rows, got {Y.shape}")
-    Y = Y.astype(float, copy=False)
-    _check_finite("Y", Y, lambda k: tuple(int(i) for i in np.unravel_index(k, Y.shape)))
-    return Y
-
-
-def _check_errors(error, p):
-    error, p = _as_array("error", error), _as_array("p", p)
-    error, p = error.astype(float, copy=False), p.astype(float, copy=False)
-    if p.ndim != 1 or error.ndim not in (1, 2) or error.shape[0] != p.size:
-        raise ValueError(f"error must have shape (d,) or (d, m) and p (d,), got {error.shape} and {p.shape}")
-    if not np.all((p >= 0) & (p <= 1)):
-        raise ValueError("p must hold probabilities between 0 and 1")
-    _check_finite("error", error, lambda k: tuple(int(i) for i in np.unravel_index(k, error.shape)))
-    return error, p
-
-
-def _check_features(name, features, d):
-    index = np.asarray(features if isinstance(features, np.ndarray) else list(features))
-    if index.size == 0:
-        return np.empty(0, dtype=np.intp)
-    if index.ndim != 1 or index.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be a list of feature numbers, got {features!r}")
-    if index.min() < 0 or index.max() >= d:
-        raise ValueError(
-            f"{name} must lie between 0 and {d - 1}, got {index.min() if index.min() < 0 else index.max()}"
-        )
-    if np.unique(index).size != index.size:
-        raise ValueError(f"{name} must not repeat a feature")
-    return index

@@ -1,0 +1,98 @@
+"""What the linear model accepts.
+
+scikit-learn's ``check_array`` would accept complex and object arrays after a conversion, copies what need not
+be copied, and names neither the row and column of a bad entry nor what to do: these few lines stay.
+"""
+
+import numpy as np
+import scipy.sparse
+
+
+def check_count(name, value):
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def check_real(name, array):
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+
+
+def as_array(name, values):
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+    check_real(name, array)
+    return array
+
+
+def check_finite(name, values, locate):
+    finite = np.isfinite(values)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        where = locate(bad[0])
+        raise ValueError(
+            f"{name} must be finite, but {bad.size} of its entries are not; the first is "
+            f"{values.flat[bad[0]]} at {where}"
+        )
+
+
+def check_matrix(X):
+    """Return X as a float64 array, or as a csr_array without stored zeros or duplicates."""
+    if scipy.sparse.issparse(X):
+        check_real("X", X)
+        if X.ndim != 2:
+            raise ValueError(f"X must have shape (n, d), got {X.shape}")
+        A = scipy.sparse.csr_array(X, dtype=float)
+        if not A.has_canonical_format or not A.data.all():
+            A = A.copy()
+            A.sum_duplicates()
+            A.eliminate_zeros()
+        check_finite(
+            "X", A.data, lambda k: (int(np.searchsorted(A.indptr, k, "right")) - 1, int(A.indices[k]))
+        )
+        return A
+    A = as_array("X", X)
+    if A.ndim != 2:
+        raise ValueError(f"X must have shape (n, d), got {A.shape}")
+    A = A.astype(float, copy=False)
+    check_finite("X", A, lambda k: tuple(int(i) for i in np.unravel_index(k, A.shape)))
+    return A
+
+
+def check_targets(Y, n):
+    if scipy.sparse.issparse(Y):
+        raise TypeError("Y must be a dense array of shape (n,) or (n, m); use Y.toarray()")
+    Y = as_array("Y", Y)
+    if Y.ndim not in (1, 2) or Y.shape[0] != n:
+        raise ValueError(f"Y must have shape ({n},) or ({n}, m) to match X's {n} rows, got {Y.shape}")
+    Y = Y.astype(float, copy=False)
+    check_finite("Y", Y, lambda k: tuple(int(i) for i in np.unravel_index(k, Y.shape)))
+    return Y
+
+
+def check_errors(error, p):
+    error, p = as_array("error", error), as_array("p", p)
+    error, p = error.astype(float, copy=False), p.astype(float, copy=False)
+    if p.ndim != 1 or error.ndim not in (1, 2) or error.shape[0] != p.size:
+        raise ValueError(f"error must have shape (d,) or (d, m) and p (d,), got {error.shape} and {p.shape}")
+    if not np.all((p >= 0) & (p <= 1)):
+        raise ValueError("p must hold probabilities between 0 and 1")
+    check_finite("error", error, lambda k: tuple(int(i) for i in np.unravel_index(k, error.shape)))
+    return error, p
+
+
+def check_features(name, features, d):
+    index = np.asarray(features if isinstance(features, np.ndarray) else list(features))
+    if index.size == 0:
+        return np.empty(0, dtype=np.intp)
+    if index.ndim != 1 or index.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be a list of feature numbers, got {features!r}")
+    if index.min() < 0 or index.max() >= d:
+        raise ValueError(
+            f"{name} must lie between 0 and {d - 1}, got {index.min() if index.min() < 0 else index.max()}"
+        )
+    if np.unique(index).size != index.size:
+        raise ValueError(f"{name} must not repeat a feature")
+    return index
