@@ -300,4 +300,14 @@ def in_order(function, items, workers=None, folder=None):
         In the order of the items.
     """
     client = _kept(workers or cores(), folder)
-    return client.gather(client.map(function, items, pure=False))
+    parts = -(-len(items) // 4)  # a call for each item would cost as much as a small item does
+    dealt = [items[part::parts] for part in range(parts)]
+    found = [None] * len(items)
+    calls = client.map(functools.partial(_all, function), dealt, pure=False)
+    for part, done in enumerate(client.gather(calls)):
+        found[part::parts] = done
+    return found
+
+
+def _all(function, items):
+    return [function(item) for item in items]
