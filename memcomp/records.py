@@ -803,7 +803,8 @@ def collect(
     if different := _different_data(result):
         raise RecordError(
             f"{different}. Give data_root=… or MEMCOMP_DATA the data that the stored records come from, keep "
-            "the new ones under another profile, or compute all again (recompute=True)"
+            "the new ones under another profile, or compute all again (recompute=True). If each point draws "
+            "its own data, name the fields that it draws by in @records.experiment(…, drawn_by=…)"
         )
     return result
 
@@ -970,7 +971,9 @@ def like(table, config, free=()):
         raise ValueError(f"the table has no column {', '.join(sorted(lacking))} of the config")
     same = np.ones(len(table), bool)
     for name, value in wanted.items():
-        same &= np.array([entry == value for entry in table[name]], bool)
+        # What is None in some rows is NaN in a column of numbers or texts.
+        column = table[name]
+        same &= np.array(column.isna() if value is None else [entry == value for entry in column], bool)
     return table[same]
 
 

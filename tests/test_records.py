@@ -569,6 +569,13 @@ def test_frame_refuses_a_name_used_twice(stored):
         records.frame(stored)
 
 
+def test_like_finds_none_beside_numbers_and_texts():
+    configs = [{"glyphs": None, "size": None}, {"glyphs": "omniglot", "size": 2}]
+    table = records.frame([{"key": "k", "config": c, "metrics": {}, "provenance": {}} for c in configs])
+    for number, config in enumerate(configs):
+        assert records.like(table, config).index.tolist() == [number]
+
+
 def test_like_frees_the_seed_and_what_is_named(stored):
     table = records.frame(stored)
     assert records.like(table, Config(x=2)).seed.tolist() == [0, 1]
