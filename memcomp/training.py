@@ -1,18 +1,21 @@
 """One plain training loop, and a quicker one for the smallest network."""
 
 import contextlib
-import hashlib
+import copy
+import json
 import logging
 import math
 import os
 import time
+import zipfile
 
 import numpy as np
 import torch
+from dask.base import tokenize
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
-import memcomp
+from memcomp import __version__
 
 _LOG = logging.getLogger(__name__)
 
@@ -100,21 +103,23 @@ def fit(
         What to call this run in the progress bar and in errors; for instance its config.
     progress : bool
         Show a bar with the loss and the time left.
-    checkpoint : path-like, optional
-        File that training goes on from if it was interrupted, and that it keeps while it runs; it stays when
-        training has ended. One that belongs to another training, or to other versions of the libraries, is
-        begun anew, with a warning in the log.
+    checkpoint : str or pathlib.Path, optional
+        File in which the training stands, written whole or not at all. If it is there, the training goes on
+        from it, with the same bits as if it had never stopped. One that is damaged, or that another model,
+        data set, setting or version left, is not used: the training begins anew, with a warning in the log.
+        The end is kept as well, for what comes after it; who asked for the file deletes it.
     checkpoint_minutes : float
-        How often the file is written.
+        How often it is written, in the middle of an epoch too.
     along : callable, optional
-        Takes the number of an epoch that has ended, from 1, and the network, to a dict of metrics or None.
+        ``along(epoch, model)`` is called after each epoch, counted from 1, to measure the network as it is
+        then. It may set the model to evaluation and draw random numbers, but must not change the weights. It
+        returns a dict of plain values, or None where there is nothing to keep.
 
     Returns
     -------
     dict
-        ``loss``: mean training loss of each epoch (list of float); ``steps``: number of steps; ``seconds``,
-        of all parts of an interrupted training; ``along``: the metrics from ``along``, each with its
-        ``epoch``.
+        ``loss``: mean training loss of each epoch (list of float), ``steps``: number of steps, ``seconds``:
+        over all parts of an interrupted training, ``along``: what that returned, each with its ``epoch``.
 
     Raises
     ------
@@ -135,8 +140,10 @@ def fit(
         raise ValueError(f"cuda_graph needs a CUDA device, not {device}")
     model = model.to(device).train()
     update = _optimizer(optimizer, _groups(model, weight_decay, decayed), lr, device)
+    settings = (epochs, batch_size, lr, optimizer, weight_decay, decayed, schedule, warmup, seed)
+    kept = _Checkpoint(checkpoint, checkpoint_minutes, model, update, seed, device)
+    kept.open((*settings, device.type, mixed, cuda_graph, bool(along)), images, triplets, targets)
     pool, triplets, targets = _to_device(images, triplets, targets, device)
-    generator = torch.Generator().manual_seed(seed)
 
     def step(rows):
         update.zero_grad()
@@ -151,11 +158,7 @@ def fit(
     if cuda_graph:
         step = _recorded(step, torch.zeros(batch_size, dtype=torch.int64, device=device), model, update)
 
-    decides = (lr, schedule, warmup, epochs, batch_size, optimizer, weight_decay, decayed, seed, mixed)
-    data = pool, triplets, targets
-    state = _State(checkpoint, checkpoint_minutes, model.state_dict(), update, generator, data, decides)
-    looks = along and (lambda epoch: along(epoch, model))
-    return _loop(len(triplets), step, update, rates, epochs, batch_size, name, progress, state, looks)
+    return _loop(kept, step, len(triplets), rates, epochs, batch_size, name, progress, along)
 
 
 def fit_additive(
@@ -200,15 +203,18 @@ def fit_additive(
     """
     rates = _rates(lr, "constant", 0, epochs * _batches(vectors, triplets, targets, batch_size))
     cpu = torch.device("cpu")
+    layer, last = model.encoder[0], model.first
+    joined = torch.cat([layer.weight, layer.bias[:, None]], 1)
+    values = [part.detach().clone() for part in (joined, last.weight[0], last.bias)]
+    weights, readout, offset = held = torch.nn.ParameterList(values)
+    for parameter in held:
+        parameter.grad = torch.zeros_like(parameter)
+    cpu = torch.device("cpu")
+    update = _optimizer("adam", held, lr, cpu)
+    kept = _Checkpoint(checkpoint, checkpoint_minutes, held, update, seed, cpu)
+    kept.open((epochs, batch_size, lr, seed), vectors, triplets, targets)
     pool, triplets, targets = _to_device(vectors, triplets, targets, cpu)
     pool = torch.nn.functional.pad(pool, (0, 1), value=1.0)  # a constant input carries the bias
-    layer, last = model.encoder[0], model.first
-    weights = torch.cat([layer.weight, layer.bias[:, None]], 1).detach()
-    readout, offset = last.weight[0].detach().clone(), last.bias.detach().clone()
-    for parameter in (weights, readout, offset):
-        parameter.grad = torch.zeros_like(parameter)
-    update = _optimizer("adam", (weights, readout, offset), lr, cpu)
-    generator = torch.Generator().manual_seed(seed)
     x = torch.empty(3 * batch_size, pool.shape[1])
     units = torch.empty(3 * batch_size, len(readout))
 
@@ -225,10 +231,7 @@ def fit_additive(
         update.step()
         return error.square().mean()
 
-    kept = {"weights": weights, "readout": readout, "offset": offset}
-    decides, data = (lr, epochs, batch_size, seed), (pool, triplets, targets)
-    state = _State(checkpoint, checkpoint_minutes, kept, update, generator, data, decides)
-    history = _loop(len(triplets), step, update, rates, epochs, batch_size, name, progress, state)
+    history = _loop(kept, step, len(triplets), rates, epochs, batch_size, name, progress)
     with torch.no_grad():
         layer.weight.copy_(weights[:, :-1])
         layer.bias.copy_(weights[:, -1])
@@ -237,135 +240,147 @@ def fit_additive(
     return history
 
 
-def _loop(size, step, update, rates, epochs, batch_size, name, progress, state, along=None):
+def _loop(kept, step, size, rates, epochs, batch_size, name, progress, along=None):
     batches = size // batch_size
     with flushing():
-        bar = tqdm(range(epochs), desc=name or None, disable=not progress, unit="epoch", initial=state.epoch)
-        while state.epoch < epochs:
-            if state.order is None:
-                state.order = torch.randperm(size, generator=state.generator)
-            order = state.order.to(state.device)
-            for batch in range(len(state.losses), batches):
-                _set_rate(update, rates[state.epoch * batches + batch])
-                state.losses.append(step(order[batch * batch_size : (batch + 1) * batch_size]))
-                state.keep()
-            losses = torch.stack(state.losses).cpu()  # in a whole epoch the only wait for the device
+        done = len(kept.loss)
+        left = range(done, epochs)
+        bar = tqdm(left, name or None, epochs, initial=done, disable=not progress, unit="epoch")
+        for epoch in bar:
+            order = kept.shuffle(size)
+            for batch in range(len(kept.losses), batches):
+                _set_rate(kept.update, rates[epoch * batches + batch])
+                kept.losses.append(step(order[batch * batch_size : (batch + 1) * batch_size]))
+                if kept.due():
+                    kept.write()
+            losses = torch.stack(kept.losses).cpu()  # in a whole epoch the only wait for the device
             if not losses.isfinite().all():
                 where = int((~losses.isfinite()).nonzero()[0])
                 raise NonFiniteLoss(
                     f"training {name or 'a network'} stopped: the loss is {losses[where]} at step "
-                    f"{state.epoch * batches + where + 1} (epoch {state.epoch + 1}); a lower learning rate "
-                    "may help"
+                    f"{epoch * batches + where + 1} (epoch {epoch + 1}); a lower learning rate may help"
                 )
-            state.next_epoch(float(losses.double().mean()))
-            if along and (found := along(state.epoch)) is not None:
-                state.along.append({"epoch": state.epoch} | {k: float(v) for k, v in found.items()})
-            bar.update()
             bar.set_postfix_str(f"loss {losses.mean():.4g}")
-        bar.close()
-    state.keep(now=True)
-    return {
-        "loss": state.history,
-        "steps": epochs * batches,
-        "seconds": state.seconds(),
-        "along": state.along,
-    }
+            kept.close_epoch(float(losses.double().mean()), along)
+    return kept.finish(len(rates))
 
 
-class _State:
-    """Where a training is, and the file that it goes on from after an interruption.
+class _Checkpoint:
+    """Where a training stands: weights, optimizer, order of the triplets and history, and a file of them.
+
+    The file is written under another name, flushed to disk, then renamed. It is read without pickle, which
+    could run code, and is believed only where all checksums in it and its identity agree.
 
     Parameters
     ----------
-    path : path-like or None
+    path : str, pathlib.Path or None
+        Without one, nothing is kept beyond the process.
     minutes : float
-        Time between two versions of the file.
-    tensors : dict of str to tensor
-        All that training changes, besides the optimizer; restored in place.
+        How often to write.
+    model : torch.nn.Module
     update : torch.optim.Optimizer
-    generator : torch.Generator
+    seed : int
         Of the order of the triplets.
-    data : tuple of tensor
-    decides : tuple
-        What else decides the result.
+    device : torch.device
     """
 
-    def __init__(self, path, minutes, tensors, update, generator, data, decides):
-        self.path, self.minutes = path and os.fspath(path), minutes
-        self.tensors, self.update, self.generator = tensors, update, generator
-        self.device = data[0].device
-        self.epoch, self.order, self.losses, self.history, self.along, self.before = 0, None, [], [], [], 0.0
-        self.started = self.written = time.perf_counter()
+    def __init__(self, path, minutes, model, update, seed, device):
+        self.path, self.interval = path, 60 * minutes
+        self.model, self.update, self.device = model, update, device
+        self.generator = torch.Generator().manual_seed(seed)
+        self.drawn_from = self.generator.get_state()
+        self.loss, self.along, self.losses = [], [], []
+        self.written = self.start = time.perf_counter()
+
+    def open(self, settings, *data):
+        """Go on from the file, if it is there and what it says is about this training."""
         if self.path is None:
             return
-        versions = memcomp.__version__, torch.__version__, self.device.type
-        digest = hashlib.sha256(repr((versions, decides, sorted(tensors))).encode())
-        for tensor in (*data, *tensors.values()):
-            digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
-        self.identity = digest.hexdigest()
-        if os.path.exists(self.path):
-            self._restore()
-
-    def next_epoch(self, loss):
-        self.history.append(loss)
-        self.epoch, self.order, self.losses = self.epoch + 1, None, []
-
-    def seconds(self):
-        return self.before + time.perf_counter() - self.started
-
-    def keep(self, now=False):
-        """Write the file, if it is time to."""
-        if self.path is None or not (now or time.perf_counter() - self.written >= 60 * self.minutes):
+        self.identity = {
+            "model": tokenize(_structure(self.model), [v.numpy(force=True) for v in self.model.parameters()]),
+            "data": tokenize(*data),
+            "settings": repr(settings),
+            "torch": str(torch.__version__),
+            "memcomp": __version__,
+        }
+        try:
+            with zipfile.ZipFile(self.path) as file:
+                if broken := file.testzip():
+                    raise zipfile.BadZipFile(f"wrong checksum of {broken}")
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            other = [name for name, value in self.identity.items() if value != saved["identity"][name]]
+            if other:
+                raise ValueError(f"it is of a training with other {', '.join(other)}")
+        except FileNotFoundError:
             return
-        content = {
+        except Exception as error:  # a damaged file can make the readers raise anything
+            name = os.path.basename(self.path)
+            _LOG.warning("the checkpoint %s is not used, the training begins anew: %r", name, error)
+            return
+        self.model.load_state_dict(saved["model"])
+        groups = self.update.state_dict()["param_groups"]  # on the device; the loop sets their rates
+        self.update.load_state_dict({"state": saved["optimizer"], "param_groups": groups})
+        self.generator.set_state(saved["generator"])
+        self.losses = list(saved["losses"].to(self.device))
+        self.loss, self.along = saved["loss"], saved["along"]
+        self.start -= saved["seconds"]
+
+    def shuffle(self, size):
+        """Return the order of an epoch, from a state that is kept."""
+        self.drawn_from = self.generator.get_state()
+        return torch.randperm(size, generator=self.generator).to(self.device)
+
+    def close_epoch(self, loss, along):
+        """Keep the mean loss of an epoch, and what ``along`` finds."""
+        self.loss.append(loss)
+        if along is not None:
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                found = along(len(self.loss), self.model)
+            self.model.train()
+            if found is not None:
+                plain = json.loads(json.dumps(found, default=lambda value: value.tolist()))
+                self.along.append({"epoch": len(self.loss), **plain})
+        self.losses, self.drawn_from = [], self.generator.get_state()
+
+    def due(self):
+        """Tell whether it is time to write."""
+        return self.path is not None and time.perf_counter() - self.written >= self.interval
+
+    def write(self):
+        """Write the file, whole or not at all."""
+        state = {
             "identity": self.identity,
-            "tensors": self.tensors,
-            "optimizer": self.update.state_dict(),
-            "generator": self.generator.get_state(),
-            "order": self.order,
-            "losses": self.losses,
-            "seconds": self.seconds(),
-            **{name: getattr(self, name) for name in ("epoch", "history", "along")},
+            "model": self.model.state_dict(),
+            "optimizer": self.update.state_dict()["state"],
+            "generator": self.drawn_from,
+            "losses": torch.stack(self.losses) if self.losses else torch.zeros(0),
+            "loss": self.loss,
+            "along": self.along,
+            "seconds": time.perf_counter() - self.start,
         }
         temporary = f"{self.path}.{os.getpid()}.tmp"
         with open(temporary, "wb") as file:
-            torch.save(content, file)
+            torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self.path)
         self.written = time.perf_counter()
 
-    def _restore(self):
-        try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            reason = None if content["identity"] == self.identity else "belongs to another training"
-        except Exception as error:  # torch.load has many ways to say that a file is damaged
-            reason = f"cannot be read ({type(error).__name__})"
-        if reason:
-            _LOG.warning("the checkpoint %s %s: training begins anew", os.path.basename(self.path), reason)
-            return
-        with torch.no_grad():
-            for name, tensor in self.tensors.items():
-                tensor.copy_(content["tensors"][name])
-            _restore_optimizer(self.update, content["optimizer"])
-        self.generator.set_state(content["generator"])
-        self.order, self.before = content["order"], content["seconds"]
-        self.losses = [loss.to(self.device) for loss in content["losses"]]
-        self.epoch, self.history, self.along = (content[name] for name in ("epoch", "history", "along"))
+    def finish(self, steps):
+        """Write the end and return the history."""
+        seconds = time.perf_counter() - self.start
+        if self.path is not None:
+            self.write()
+        return {"loss": self.loss, "steps": steps, "seconds": seconds, "along": self.along}
 
 
-def _restore_optimizer(update, content):
-    """Bring an optimizer's state back; in place where there is one, since a recorded graph points to it."""
-    if not update.state:
-        rates = [group["lr"] for group in update.param_groups]
-        update.load_state_dict(content)
-        for group, rate in zip(update.param_groups, rates):
-            group["lr"] = rate
-        return
-    parameters = [parameter for group in update.param_groups for parameter in group["params"]]
-    for parameter, saved in zip(parameters, content["state"].values()):
-        for name, value in saved.items():
-            update.state[parameter][name].copy_(value)
+def _structure(model):
+    """Describe what of a model is not in its weights: kinds and plain attributes of its modules."""
+    kinds = bool | int | float | str | tuple
+    return [
+        (name, type(module).__qualname__, {key: v for key, v in vars(module).items() if isinstance(v, kinds)})
+        for name, module in model.named_modules()
+    ]
 
 
 def _batches(images, triplets, targets, batch_size):
@@ -441,6 +456,7 @@ def scaled(images):
 def _recorded(step, rows, model, update):
     """Record ``step`` as a CUDA graph and return what replays it; the trials leave no trace."""
     saved = [value.clone() for value in model.state_dict().values()]
+    begun = copy.deepcopy(update.state_dict()["state"])
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -452,9 +468,9 @@ def _recorded(step, rows, model, update):
         loss = step(rows)
     for value, old in zip(model.state_dict().values(), saved):
         value.copy_(old)
-    for state in update.state.values():
-        for value in state.values():
-            value.zero_()
+    for key, state in update.state_dict()["state"].items():
+        for name, value in state.items():  # in place, where the graph looks for it
+            value.copy_(begun[key][name]) if key in begun else value.zero_()
 
     def replay(new):
         rows.copy_(new)

@@ -41,7 +41,8 @@ def graphs(monkeypatch):
     return made
 
 
-def test_recording_a_step_leaves_no_trace_in_weights_statistics_or_optimizer(digits, graphs):
+@pytest.mark.parametrize("begun", [False, True], ids=["new", "resumed"])
+def test_recording_a_step_leaves_no_trace_in_weights_statistics_or_optimizer(digits, graphs, begun):
     pool, rows, targets = (torch.tensor(part) for part in digits)
 
     def trained(recorded):
@@ -55,6 +56,8 @@ def test_recording_a_step_leaves_no_trace_in_weights_statistics_or_optimizer(dig
             update.step()
             return loss.detach()
 
+        if begun:
+            step(torch.arange(64))
         if recorded:
             training._recorded(step, torch.zeros(64, dtype=torch.int64), model, update)
         losses = [step(batch) for batch in torch.arange(256).view(4, 64)]

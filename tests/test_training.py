@@ -1,15 +1,11 @@
 """The loop: against the straightforward one, reproducible, stopped by a loss that is not finite."""
 
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from memcomp import evaluation, images, models, training, triplets
+from memcomp import images, models, training, triplets
 
 
 @pytest.fixture(scope="module")
@@ -235,108 +231,3 @@ def test_bad_shapes_are_refused(digits):
         training.fit(model, pool, rows[:, :2], targets, epochs=1)
     with pytest.raises(ValueError, match="outside of the pool of 10 images"):
         training.fit(model, pool[:10], rows, targets, epochs=1)
-
-
-# Interrupted training
-
-INTERRUPTED = """
-import sys
-import numpy as np
-import torch
-from memcomp import images, models, training, triplets
-path, kind = sys.argv[1:]
-torch.set_num_threads(1)
-options = {"epochs": 6, "batch_size": 16, "progress": False, "checkpoint": path, "checkpoint_minutes": 0}
-if kind == "gaussian":
-    vectors, labels = images.gaussian([30] * 10)
-    rows = triplets.draw(labels, [30] * 10, np.random.default_rng(0))
-    model = models.build("gaussian", 8)
-    history = training.fit_additive(model, vectors, rows, triplets.targets(labels, rows), **options)
-else:
-    pool, labels = images.load("embedded", "test")
-    rows = triplets.long_tailed(labels, 100, np.random.default_rng(0))
-    model = models.build(kind, 1)
-    more = {"sum": {"optimizer": "adamw", "weight_decay": 0.5},
-            "cross_channel": {"schedule": "cosine", "warmup": 3, "weight_decay": 0.1, "lr": 1e-3}}[kind]
-    history = training.fit(model, pool, rows, triplets.targets(labels, rows), **options, **more,
-                           along=lambda epoch, model: {"twice": 2 * epoch} if epoch % 2 else None)
-state = {name: value.tolist() for name, value in model.state_dict().items()}
-print(history["loss"], history["along"], state)
-"""
-
-
-def _train(path, kind, seconds=None):
-    """Train in another process; kill it after some seconds. Return what it printed, None if it was killed."""
-    command = [sys.executable, "-W", "error", "-c", INTERRUPTED, str(path), kind]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        out, error = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return None
-    assert process.returncode == 0, error
-    return out
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sum", "cross_channel", "gaussian"])
-def test_a_killed_training_goes_on_with_the_same_bits(kind, tmp_path):
-    """It is killed at random moments of its training, until it ends by itself."""
-    start = time.monotonic()
-    whole = _train(tmp_path / "whole", kind)
-    longest = time.monotonic() - start
-    moments, kills, out = np.random.default_rng(len(kind)), 0, None
-    while out is None:
-        before = (tmp_path / "parts").exists()
-        out = _train(tmp_path / "parts", kind, longest * moments.uniform(0.6, 0.95) if kills < 6 else None)
-        kills += before and out is None
-    assert kills >= 1, "nothing was interrupted after its first checkpoint"
-    assert out == whole
-
-
-def test_a_finished_checkpoint_trains_no_further(digits, tmp_path):
-    options = {"epochs": 2, "progress": False, "checkpoint": tmp_path / "c"}
-    first, again = models.build("sum", 1), models.build("sum", 1)
-    history = training.fit(first, *digits, **options)
-    repeated = training.fit(again, *digits, **options)
-    assert repeated["loss"] == history["loss"]
-    assert repeated["seconds"] >= history["seconds"]
-    for one, other in zip(first.state_dict().values(), again.state_dict().values()):
-        assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize("change", ["lr", "weights", "targets", "damage"])
-def test_a_checkpoint_of_another_training_is_begun_anew_and_says_so(digits, tmp_path, caplog, change):
-    pool, rows, targets = digits
-    path = tmp_path / "c"
-    training.fit(models.build("sum", 1), *digits, epochs=1, progress=False, checkpoint=path)
-    lr = 1e-3 if change == "lr" else 1e-4
-    seed = int(change == "weights")
-    targets = targets + (change == "targets")
-    if change == "damage":
-        path.write_bytes(path.read_bytes()[:1000])
-    expected = models.build("sum", 1, seed=seed)
-    training.fit(expected, pool, rows, targets, epochs=1, lr=lr, progress=False)
-    model = models.build("sum", 1, seed=seed)
-    training.fit(model, pool, rows, targets, epochs=1, lr=lr, progress=False, checkpoint=path)
-    assert "training begins anew" in caplog.text
-    assert ("cannot be read" in caplog.text) == (change == "damage")
-    for one, other in zip(model.state_dict().values(), expected.state_dict().values()):
-        assert torch.equal(one, other)
-
-
-def test_looking_along_changes_nothing(digits):
-    plain, watched, seen = models.build("sum", 1), models.build("sum", 1), []
-
-    def along(epoch, model):
-        evaluation.predict(model, digits[0], digits[1])
-        seen.append(epoch)
-        return {"epoch squared": epoch**2} if epoch > 1 else None
-
-    first = training.fit(plain, *digits, epochs=3, progress=False)
-    history = training.fit(watched, *digits, epochs=3, progress=False, along=along)
-    assert seen == [1, 2, 3]
-    assert history["along"] == [{"epoch": 2, "epoch squared": 4}, {"epoch": 3, "epoch squared": 9}]
-    assert history["loss"] == first["loss"]
-    assert first["along"] == []
