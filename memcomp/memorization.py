@@ -21,7 +21,6 @@ __all__ = [
     "composed_influence",
     "cross_influence",
     "leave_one_out",
-    "prediction_influence",
     "self_influence",
 ]
 
@@ -151,23 +150,6 @@ def composed_influence(left_out: LeftOut, truth, p, tests) -> np.ndarray:
     return np.stack([everywhere + (1 - p[features]) @ rise[features] for features in forced], axis=1)
 
 
-def prediction_influence(left_out: LeftOut, Z) -> np.ndarray:
-    """Return how the prediction for each test row changes because a training row was there.
-
-    Parameters
-    ----------
-    left_out : LeftOut
-    Z : array_like or scipy.sparse array, shape (m, d)
-        Test rows.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n, m)
-        Prediction of the whole solution less that of the solution without row i.
-    """
-    return (Z @ (left_out.response * left_out.residual)).T
-
-
 # ---------------------------------------------------------------------------------- random subsets
 
 
@@ -284,6 +266,8 @@ def _difference(member, outcome, total, level, interval):
             spreads.append(np.maximum(square, 0) * count / (count - 1) / count)
         value = means[0] - means[1]
         if interval == "welch":
+            # As SciPy's `ttest_ind`, with which the tests compare it; its groups are arrays, ours are weights,
+            # which is a hundred times as fast and bears that a jackknife asks again for every network left out.
             middle, variance = value, spreads[0] + spreads[1]
             parts = sum(spread**2 / (count - 1) for spread, count in zip(spreads, counts))
             freedom = np.where(variance > 0, variance**2 / parts, 1.0)

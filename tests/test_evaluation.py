@@ -1,6 +1,4 @@
-"""Factorised evaluation equals running every triplet through the network, and is far faster."""
-
-import time
+"""Factorised evaluation equals running every triplet through the network."""
 
 import numpy as np
 import pytest
@@ -103,28 +101,6 @@ def test_wrong_targets_are_refused(trained, composed):
     pool, rows, targets = composed
     with pytest.raises(ValueError, match=r"expected \(3600,\)"):
         evaluation.mse(trained["sum"], pool, rows, targets[:-1])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["sum", "linear", "two_layer"])
-def test_factorised_is_thirty_times_faster(architecture):
-    """60,000 triplets of 1,000 images; the direct time is measured on a part, being proportional."""
-    pool, labels = images.load("embedded", "test")
-    pairs = triplets.pairs(labels, range(5), 200, np.random.default_rng(1))
-    nines = np.flatnonzero(labels == 9)
-    rows = np.concatenate([triplets.composed(nines, pairs, position) for position in range(3)])
-    assert len(rows) == 60_000
-    model = models.build(architecture, 8)
-    evaluation.predict(model, pool, rows[:100], factorised=False)  # warm up
-    seconds = {}
-    for factorised, part in ((True, rows), (False, rows[::20])):
-        best = []
-        for _ in range(3):
-            start = time.perf_counter()
-            evaluation.predict(model, pool, part, factorised)
-            best.append(time.perf_counter() - start)
-        seconds[factorised] = min(best) * len(rows) / len(part)
-    assert seconds[False] > 30 * seconds[True]
 
 
 @pytest.mark.parametrize("number", [1, 3, 5])

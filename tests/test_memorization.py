@@ -76,17 +76,13 @@ def test_influence_is_refitting(penalty):
     law, X, truth, y = problem()
     dense = X.toarray()
     tests = [[], [3], [10, 40], [0, 20, 21]]
-    Z = law.sample(7, np.random.default_rng(1))
     found = memorization.leave_one_out(X, y, penalty)
     on_loss = memorization.composed_influence(found, truth, law.p, tests)
-    on_prediction = memorization.prediction_influence(found, Z)
     assert on_loss.shape == (60, 4)
-    assert on_prediction.shape == (60, 7)
     base = fit(X, y, penalty)
     for i in range(len(y)):
         rest = np.arange(len(y)) != i
         without = fit(dense[rest], y[rest], penalty)
-        assert on_prediction[i] == pytest.approx(Z @ (base - without), abs=1e-8)
         for j, features in enumerate(tests):
             rise = population_loss(without - truth, law.p, features) - population_loss(
                 base - truth, law.p, features
