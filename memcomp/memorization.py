@@ -266,8 +266,8 @@ def _difference(member, outcome, total, level, interval):
             spreads.append(np.maximum(square, 0) * count / (count - 1) / count)
         value = means[0] - means[1]
         if interval == "welch":
-            # As SciPy's `ttest_ind`, with which the tests compare it; its groups are arrays, ours are weights,
-            # which is a hundred times as fast and bears that a jackknife asks again for every network left out.
+            # Equal to SciPy's `ttest_ind`, see the tests; weighted sums are a hundred times as fast, and a
+            # jackknife asks again for every network that is left out.
             middle, variance = value, spreads[0] + spreads[1]
             parts = sum(spread**2 / (count - 1) for spread, count in zip(spreads, counts))
             freedom = np.where(variance > 0, variance**2 / parts, 1.0)
