@@ -103,6 +103,18 @@ def test_wrong_targets_are_refused(trained, composed):
         evaluation.mse(trained["sum"], pool, rows, targets[:-1])
 
 
+@pytest.mark.parametrize("architecture", ["sum", "linear", "two_layer"])
+def test_factorised_encodes_an_image_once_a_position(architecture):
+    """How much faster that is, ``benchmarks/evaluation.py`` measures."""
+    rng = np.random.default_rng(1)
+    pool = rng.integers(0, 256, size=(20, 28, 28), dtype=np.uint8)
+    model, seen = models.build(architecture, width=2, seed=1), []
+    first = next(module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+    first.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    evaluation.predict(model, pool, rng.integers(20, size=(500, 3)))
+    assert 0 < sum(seen) <= 3 * len(pool)
+
+
 @pytest.mark.parametrize("number", [1, 3, 5])
 @pytest.mark.parametrize("architecture", ["sum", "deep_sets", "attention"])
 def test_sets_of_other_numbers_factorised_or_not(architecture, number):

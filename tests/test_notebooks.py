@@ -68,9 +68,12 @@ def chapter():
             "draw()", id="draws", metadata={"mystnb": figure}, outputs=[new_output("display_data", data)]
         ),
         new_code_cell("value = train()", id="trains", metadata={"tags": ["nbval-ignore-output"]}),
-        new_code_cell("assert value > 0", id="asserts"),
+        new_code_cell("assert value > 0", id="asserts", metadata={"tags": ["hide-input"]}),
         new_code_cell(
-            "report()", id="claims", outputs=[new_output("execute_result", table, metadata=claims)]
+            "report()",
+            id="claims",
+            metadata={"tags": ["hide-input"]},
+            outputs=[new_output("execute_result", table, metadata=claims)],
         ),
     ]
     for count, cell in enumerate((cell for cell in cells if cell.cell_type == "code"), start=1):
@@ -190,7 +193,20 @@ DEFECTS = {
     ),
     "short caption": (figure(caption="Loss."), "caption says too little"),
     "unnamed figure": (figure(name="Figure 1"), "the figure's name is 'Figure 1'"),
+    "cut line": (change("trains", source="value = train(" + "1, " * 25 + ")"), "more than 79 characters"),
+    "tall cell": (change("trains", source="\n".join(["value = train()"] * 26)), "shows 26 lines"),
+    "imports shown": (change("trains", source="import math\nvalue = math.pi"), "imports are folded"),
+    "claims shown": (tag("claims"), "claims are folded"),
+    "assertion shown": (tag("asserts"), "only asserts and prints"),
+    "aligned by hand": (change("prints", outputs=stream("stdout", "alpha     loss\n")), "prints columns"),
 }
+
+
+def test_folded_cells_may_be_as_long_as_they_need(checkout):
+    notebook = chapter()
+    by_id(notebook, "asserts").source = "import math\n" + "value = max(" + "1, " * 60 + ")\n" * 40
+    by_id(notebook, "asserts").source += "assert math.pi"
+    assert not any("shown" in one or "shows" in one for one in defects(notebook, checkout))
 
 
 @pytest.mark.parametrize("name", DEFECTS)
@@ -355,7 +371,9 @@ def toy(checkout, monkeypatch):
     """Return a checkout whose one notebook shows a value of its memcomp, of a record and of a profile."""
     monkeypatch.delenv("MEMCOMP_RESULTS", raising=False)
     (checkout / "memcomp").mkdir()
-    (checkout / "memcomp" / "__init__.py").write_text("from memcomp.part import VALUE\n")
+    # A package of its own, and behind it the real one, which the pages' extension imports from.
+    behind = "from pkgutil import extend_path\n__path__ = extend_path(__path__, __name__)\n"
+    (checkout / "memcomp" / "__init__.py").write_text(behind + "from memcomp.part import VALUE\n")
     (checkout / "memcomp" / "part.py").write_text("VALUE = 'package-1'\n")
     (checkout / "results" / "quick" / "toy").mkdir(parents=True)
     (checkout / "results" / "quick" / "toy" / "a.json").write_text('{"value": "record-1"}')

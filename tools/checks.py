@@ -18,6 +18,8 @@ ADDRESS = re.compile(r"\b0x[0-9a-f]{8,}\b")
 LOCAL_PATH = re.compile(r"(?:/(?:home|root|Users|tmp|work)/|[A-Z]:\\\\?Users)[\w.-]*")
 SHOWN = {"text/plain", "text/html", "text/latex", "text/markdown", "image/png"}
 SHORTEST_ALT, SHORTEST_CAPTION = 40, 40
+WIDEST_LINE, TALLEST_CELL = 79, 25  # of code that is shown unfolded: the page's width, a screen
+FOLDED = {"hide-input", "remove-input", "hide-cell"}
 
 
 @dataclass
@@ -69,6 +71,7 @@ def problems(path, root=ROOT):
     names = {}
     for count, (index, cell) in enumerate(counted, start=1):
         check_execution(cell, index, count, notes)
+        check_shown(cell, index, notes)
         check_outputs(cell, index, notes)
         name = check_figure(cell, index, notes)
         if name in names:
@@ -172,6 +175,29 @@ def check_execution(cell, index, count, notes):
     shows = isinstance(last, ast.Expr) and not cell.source.rstrip().endswith(";")
     if shows and not isinstance(last.value, ast.Call | ast.Constant) and not cell.outputs:
         notes.add(f"ends with the expression {ast.unparse(last)}, but has no output", cell, index)
+
+
+def check_shown(cell, index, notes):
+    """Check that what a reader sees is the idea, fits the page, and that tables are tables."""
+    tree, lines = parse(cell.source), cell.source.splitlines()
+    for output in cell.outputs:
+        if output.output_type == "stream" and re.search(r"\S {3,}\S", output.text):
+            notes.add("prints columns; memcomp.tables.Table shows a table", cell, index)
+            break
+    if tree is None or FOLDED & set(cell.metadata.get("tags", [])):
+        return
+    if max(map(len, lines), default=0) > WIDEST_LINE:
+        notes.add(f"a shown line has more than {WIDEST_LINE} characters, the page cuts it", cell, index)
+    if len(lines) > TALLEST_CELL:
+        notes.add(f"shows {len(lines)} lines; fold it, or call what is heavy", cell, index)
+    if any(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body):
+        notes.add("imports are folded: tag the cell hide-input", cell, index)
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    if any(ast.unparse(call).split(".")[-1] == "report" for call in calls):
+        notes.add("claims are folded: tag the cell hide-input", cell, index)
+    told = [ast.unparse(node).startswith(("assert", "print(")) for node in tree.body]
+    if told and all(told) and any(isinstance(node, ast.Assert) for node in tree.body):
+        notes.add("only asserts and prints: tag the cell hide-input", cell, index)
 
 
 def check_outputs(cell, index, notes):

@@ -27,6 +27,8 @@ from pathlib import Path
 
 import nbformat
 
+from memcomp.records import write_atomically
+
 ROOT = Path(__file__).resolve().parents[1]
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -112,17 +114,7 @@ def read(path):
 
 def write(notebook, path):
     """Write a notebook in one piece: a reader sees the old one or the new one."""
-    write_text(path, nbformat.writes(notebook, version=nbformat.NO_CONVERT).rstrip("\n") + "\n")
-
-
-def write_text(path, text):
-    """Write a text file in one piece."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(name, 0o644)
-    os.replace(name, path)
+    write_atomically(path, nbformat.writes(notebook, version=nbformat.NO_CONVERT).rstrip("\n") + "\n")
 
 
 # --- one notebook, in a process of its own ---------------------------------------------------------------
@@ -238,6 +230,7 @@ def execute(paths, root=ROOT, *, fresh=False, jobs=None, timeout=1800, say=print
     """
     root = Path(root)
     surroundings = fingerprint(root)
+    (root / "_build" / "executed").mkdir(parents=True, exist_ok=True)
     kept, todo, notebooks = {}, [], {}
     for path in paths:
         notebooks[path] = read(path)
@@ -274,7 +267,7 @@ def execute(paths, root=ROOT, *, fresh=False, jobs=None, timeout=1800, say=print
                 failures.append(str(error))
                 say(f"  {path.stem:<28} FAILED after {time.monotonic() - started:.1f} s")
             return
-        write_text(kept_path(path, root), json.dumps(entry))
+        write_atomically(kept_path(path, root), json.dumps(entry))
         with lock:
             done += 1
             kept[path] = {**entry, "from_cache": False}
@@ -383,7 +376,7 @@ def main(arguments=None):
     if options.worker:
         path, root, threads, timeout, answer = json.loads(options.worker)
         result = execute_here(Path(path), Path(root), threads, timeout)
-        write_text(Path(answer), json.dumps(result))
+        write_atomically(answer, json.dumps(result))
         return 0
     paths = [path.resolve() for path in options.paths] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     if options.check:
