@@ -44,6 +44,7 @@ def setup(app):
     """Register everything with Sphinx."""
     app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it; sphinx_comments is left out
     app.add_directive("memcomp-scorecard", Scorecard)
+    app.add_directive("memcomp-findings", Findings)
     app.add_directive("memcomp-status", Status)
     app.add_directive("memcomp-figure", ChapterFigure)
     app.add_directive("memcomp-chapters", Chapters)
@@ -351,6 +352,32 @@ class Scorecard(BookDirective):
         mark = MARKS.get(name, "untested")
         value = f"{typeset(score[scale]['measured'])} " if scale in score else ""
         return f'<td data-label="{label}">{value}<span class="verdict {mark}">{name}</span></td>'
+
+
+class Findings(BookDirective):
+    """A numbered list of results, each with the number that its chapter measured and a link to the claim.
+
+    A line of its content is ``CHAPTER/ID: sentence``.
+    """
+
+    has_content = True
+
+    def build(self):
+        """Look up each claim in its chapter's outputs."""
+        found = nodes.enumerated_list()
+        for line in filter(None, map(str.strip, self.content)):
+            place, _, text = line.partition(": ")
+            chapter, _, identity = place.partition("/")
+            docname = f"notebooks/{chapter}"
+            claims = [c for name, path in chapters(self.env) if name == docname for c in claims_of(path)]
+            claim = next((one for one in claims if one["id"] == identity), None)
+            if claim is None:
+                raise self.error(f"memcomp-findings: no chapter reports the claim {place}")
+            link = self.link(docname, f"chapter {int(chapter[:2])}", f"#claim-{chapter}-{identity}")
+            value = nodes.strong("", f"{claim['measured']}")
+            tail = nodes.Text(f", {claim['verdict']}; {claim['scale']} scale, ")
+            found += nodes.list_item("", nodes.paragraph("", f"{text} ", value, tail, link))
+        return [found]
 
 
 def verdict(score, scale):

@@ -205,6 +205,17 @@ def test_scorecard_counts_what_it_shows(pages, name):
         assert sum(counted.values()) == len(shown)
 
 
+def test_the_front_page_says_what_was_found_with_numbers_from_the_chapters(chapters, pages):
+    page = pages["book/index.html"]
+    items = [item for item in page.select("ol > li") if item.select("a[href*='#claim-']")]
+    assert len(items) == 5
+    for item in items:
+        chapter, identity = item.a["href"].split("#claim-")[1].split("-", 1)
+        target = pages[f"notebooks/{chapter}.html"].find(id=f"claim-{chapter}-{identity}")
+        assert item.strong.text.replace("\u00a0", " ") in target.text.replace("\u00a0", " ")
+        assert target.select_one(".verdict").text in item.text
+
+
 def test_every_claim_is_one_mark_and_a_filter_needs_no_script(pages):
     page = pages["book/scorecard.html"]
     rows = page.select("table.memcomp-scorecard tr.claim")
