@@ -61,7 +61,7 @@ def leave_one_out(X, y, penalty: float = 0.0) -> LeftOut:
     Without row i the solution is :math:`\hat\beta_{-i} = \hat\beta - C_i r_{-i}`; :math:`C_i` is the
     derivative of :math:`\hat\beta` in label i and :math:`r_{-i}` the left-out residual. For ridge,
     :math:`C = (X'X + \lambda I)^{-1} X'` and :math:`r_{-i} = (y_i - x_i'\hat\beta) / (1 - h_i)`; for the
-    minimum norm see :func:`memcomp.linear.leave_one_out`.
+    minimum norm see :func:`memcomp.linear.losses.leave_one_out`.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def composed_influence(left_out: LeftOut, truth, p, tests) -> np.ndarray:
     r"""Return by how much leaving out each row raises the exact loss of each composed test.
 
     Entry (i, F) is :math:`L_{D_F}(\hat\beta_{-i}) - L_{D_F}(\hat\beta)`; positive where the row helps. The
-    losses are those of :func:`memcomp.linear.population_loss`.
+    losses are those of :func:`memcomp.linear.losses.population_loss`.
 
     Parameters
     ----------
