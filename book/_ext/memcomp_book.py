@@ -326,6 +326,7 @@ class Scorecard(BookDirective):
                 marks = {f"v-{MARKS[verdict(score, scale)]}" for scale in scales if scale in score}
                 book = any(word in claim["source"] for word in ("this book", "beyond"))
                 marks |= {"claim", f"c{claim['chapter'][:2]}", "s-book" if book else "s-paper"}
+                marks |= {"again"} if claim.get("same_as") else set()
                 parts.append(
                     f'<tr id="{anchor}" class="{" ".join(sorted(marks))}"><th scope="row">'
                     f'<span class="statement">{typeset(claim["statement"])}</span> '
