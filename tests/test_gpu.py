@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import gpu
 from memcomp import cluster, images, models, records, training, triplets
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -111,3 +112,23 @@ def test_a_sweep_has_a_worker_for_each_gpu(tmp_path):
         client.wait_for_workers(torch.cuda.device_count())
         found = client.run(lambda: __import__("torch").cuda.device_count())
     assert list(found.values()) == [1] * torch.cuda.device_count()
+
+
+@pytest.mark.slow
+def test_the_prepared_script_runs_without_a_gpu(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu, "BATCH", 16)
+    small = ["--width", "1", "--size", "512", "--epochs", "1", "--results", str(tmp_path)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        gpu.main(["--device", "cpu", *small])
+    finally:
+        torch.set_num_threads(threads)
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("  ")] == [
+        *("CPU", "plain", "mixed"),
+        *("plain", "mixed"),
+        *("mixed", "plain"),
+    ]
+    assert "differ by 0.0e+00" in out, "the plain way on the CPU is the CPU's"
+    assert len(list(tmp_path.glob("gpu/omniglot/*.json"))) == 2
