@@ -159,7 +159,7 @@ def points(ax, x, samples, role, *, mean=np.mean, bars=False, line=False, label=
     role : str
         Gives colour and marker.
     mean : callable
-        :func:`numpy.mean`, or :func:`scipy.stats.gmean` for a logarithmic axis.
+        ``numpy.mean``, or ``scipy.stats.gmean`` for a logarithmic axis.
     bars : bool
         Draw one standard deviation to either side of the mean.
     line : bool

@@ -46,7 +46,7 @@ class DataError(RuntimeError):
 
 
 def cached(maxsize):
-    """Keep what a function returned for its last arguments, as :func:`functools.lru_cache` does.
+    """Keep what a function returned for its last arguments, as ``functools.lru_cache`` does.
 
     Arrays in it, also inside tuples and dataclasses, are handed out read-only: writing to one would change
     what the next caller gets.

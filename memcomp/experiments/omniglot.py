@@ -126,7 +126,7 @@ def grid(
 
 
 def recipe(profiles, profile, dataset, epochs, width, mixed, cuda_graph, glyphs):
-    """Return what the configs of a grid with glyphs have in common, see :func:`base.settings`."""
+    """Return what the configs of a grid with glyphs have in common, see ``base.settings``."""
     given = {"dataset": dataset, "epochs": epochs, "width": width, "glyphs": glyphs}
     switches = {"mixed": mixed or None, "cuda_graph": cuda_graph or None}
     return base.settings(profiles, profile, **given, **switches)
