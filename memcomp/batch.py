@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 import memcomp
-from memcomp.cluster import nearest
+from memcomp.lookup import nearest
 
 # What a kernel prints when it lost the race for a port or did not come up; seen with several kernels at once.
 KERNEL_DID_NOT_START = re.compile(

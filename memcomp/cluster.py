@@ -13,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from memcomp.lookup import nearest
+
 SETTINGS = {
     # A worker that dies is replaced and its point tried again, three times in all.
     "distributed.scheduler.allowed-failures": 2,
@@ -187,24 +189,6 @@ def _slurm(path, folder):
             yield running
         finally:
             running.loop.add_callback(ask.stop)
-
-
-def nearest(name, known):
-    """Return ``", did you mean …?"`` with the known name closest to a mistyped one, or an empty text.
-
-    Parameters
-    ----------
-    name : str
-    known : iterable of str
-
-    Returns
-    -------
-    str
-    """
-    import difflib
-
-    match = difflib.get_close_matches(str(name), list(known), n=1)
-    return f", did you mean {match[0]!r}?" if match else ""
 
 
 def each(client, function, calls):

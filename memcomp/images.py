@@ -28,6 +28,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from memcomp.lookup import choose
+
 HELD_OUT = 100  # per label of the embedded digits
 DRAWINGS = 20  # per class of Omniglot and of the stand-in glyphs
 
@@ -127,16 +129,10 @@ def load(name, split="train", root=None):
     >>> images.shape, images.dtype, np.bincount(labels).tolist()
     ((1000, 28, 28), dtype('uint8'), [100, 100, 100, 100, 100, 100, 100, 100, 100, 100])
     """
-    pool = _pool(name)
+    pool = choose(POOLS, name, "pool of images")
     if split not in pool.splits:
         raise ValueError(f"{name} has no split {split!r}; choose {' or '.join(map(repr, pool.splits))}")
     return pool.read(data_root(root), split) if pool.files else pool.read(split)
-
-
-def _pool(name):
-    if name not in POOLS:
-        raise ValueError(f"unknown pool of images {name!r}; choose one of {', '.join(POOLS)}")
-    return POOLS[name]
 
 
 def provenance(name, root=None):
@@ -157,7 +153,7 @@ def provenance(name, root=None):
     >>> sorted(provenance("embedded"))
     ['sha256', 'source']
     """
-    pool, digest = _pool(name), hashlib.sha256()
+    pool, digest = choose(POOLS, name, "pool of images"), hashlib.sha256()
     for split in pool.checked or pool.splits:
         for array in load(name, split, root):
             digest.update(np.ascontiguousarray(array).tobytes())

@@ -554,8 +554,8 @@ class Chapters(BookDirective):
 
 # --- the page of the package -----------------------------------------------------------------------------
 
-LAYERS = ["linear", "theory", "images", "triplets", "models", "training", "evaluation", "memorization"]
-LAYERS += ["cluster", "records", "experiments", "stats", "tables", "figures", "claims"]
+LAYERS = ["lookup", "linear", "theory", "images", "triplets", "models", "training", "evaluation"]
+LAYERS += ["memorization", "cluster", "records", "experiments", "stats", "tables", "figures", "claims"]
 
 
 def modules(env):
