@@ -67,7 +67,7 @@ _ROOT_HELP = "folder for both data sets; default $MEMCOMP_DATA, else ./data"
 
 
 def _data(arguments):
-    from memcomp import downloads
+    from memcomp.data import downloads
 
     states = downloads.check(arguments.root) if arguments.check else downloads.fetch(arguments.root)
     for state in states:
@@ -80,11 +80,11 @@ def _data(arguments):
 
 
 def _run(arguments):
-    from memcomp import batch, sweep
+    from memcomp import chapters, sweep
 
-    names = batch.find(arguments.chapter)
+    names = chapters.find(arguments.chapter)
     outcomes, failed = [], []
-    for outcome in batch.run(names, arguments.profile, arguments.parameters):
+    for outcome in chapters.run(names, arguments.profile, arguments.parameters):
         error = outcome.error
         if error is None:
             grids = sweep.grids(outcome.chapter, arguments.profile, arguments.parameters)
@@ -105,11 +105,11 @@ def _run(arguments):
 
 
 def _sweep(arguments):
-    from memcomp import batch, cluster, sweep
+    from memcomp import chapters, cluster, sweep
 
     found = [
         grid
-        for chapter in batch.find(arguments.chapter)
+        for chapter in chapters.find(arguments.chapter)
         for grid in sweep.grids(chapter, arguments.profile, arguments.parameters)
     ]
     if not found:
@@ -137,7 +137,7 @@ def _sweep(arguments):
             )
     failed = []
     where = arguments.workers, arguments.scheduler, arguments.slurm
-    runs = batch.project() / "runs"
+    runs = chapters.project() / "runs"
     with cluster.connect(*where, per_gpu=arguments.per_gpu, folder=runs) as client:
         print(f"dashboard: {client.dashboard_link}", flush=True)
         for grid in found:

@@ -15,7 +15,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from memcomp import batch, cluster, experiments, records
+from memcomp import chapters, cluster, experiments, records
 
 NO_GPU = "device: cuda, and this machine shows no GPU"
 
@@ -65,14 +65,14 @@ def grids(chapter, profile="quick", given=()):
     chapter : str
         Name of a notebook.
     profile, given
-        As for `memcomp.batch.parameters`.
+        As for `memcomp.chapters.parameters`.
 
     Returns
     -------
     list of Grid
         Empty for a chapter that trains nothing.
     """
-    values = batch.defaults(chapter) | {"profile": profile} | batch.parameters(chapter, profile, given)
+    values = chapters.defaults(chapter) | {"profile": profile} | chapters.parameters(chapter, profile, given)
     found = []
     for module_name in experiments.CHAPTERS.get(chapter, ()):
         module = importlib.import_module(f"memcomp.experiments.{module_name}")
@@ -138,7 +138,7 @@ def sweep(grid, client, *, fresh=False, retry_failed=False, progress=True):
     memcomp.records.RecordError
         If a stored record is damaged; nothing is computed then.
     """
-    logs = batch.project() / "runs" / "sweep" / grid.profile / grid.experiment
+    logs = chapters.project() / "runs" / "sweep" / grid.profile / grid.experiment
     logs.mkdir(parents=True, exist_ok=True)
     listed = logs / "failed.json"
     failed = {one["key"]: one for one in json.loads(listed.read_text())} if listed.exists() else {}
@@ -163,7 +163,7 @@ def sweep(grid, client, *, fresh=False, retry_failed=False, progress=True):
             failed[key] = {"key": key, "config": config, "error": reason}
             if trace:
                 with open(logs / f"{key}.log", "a") as log:
-                    log.write(batch.without_paths(trace))
+                    log.write(chapters.without_paths(trace))
         computed -= len(error.failures)
     records.write_atomically(listed, json.dumps(list(failed.values()), indent=1) + "\n")
     stored = len(grid.configs) - len(missing)

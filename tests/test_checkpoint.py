@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from memcomp import evaluation, images, models, training, triplets
+from memcomp.data.points import gaussian
 
 SHORT = {"epochs": 3, "batch_size": 64, "lr": 1e-3, "seed": 5, "weight_decay": 0.5, "progress": False}
 
@@ -100,7 +101,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(digits, tmp_path, setti
 
 @pytest.mark.slow
 def test_the_additive_network_too(tmp_path):
-    pool, labels = images.gaussian([300] * 10)
+    pool, labels = gaussian([300] * 10)
     rows = triplets.draw(labels, [300] * 10, np.random.default_rng(0))
     arguments = {
         **{"data": (pool, rows, triplets.targets(labels, rows)), "architecture": "gaussian"},

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets import MNIST, Omniglot
 
-from memcomp import downloads, images
+from memcomp import images
+from memcomp.data import downloads
+from memcomp.data.store import clear_caches
 
 
 def idx(array):
@@ -84,10 +86,10 @@ def server(tmp_path, monkeypatch, archives):
         monkeypatch.setattr(Omniglot, "download_url_prefix", address)
         monkeypatch.setattr(Omniglot, "zips_md5", {"images_background": md5["images_background.zip"]})
         monkeypatch.setattr(downloads, "OMNIGLOT_CLASSES", 12)
-        images.clear_caches()
+        clear_caches()
         yield folder, asked
         httpd.shutdown()
-    images.clear_caches()
+    clear_caches()
 
 
 def test_everything_is_fetched_once_and_can_be_loaded(server, tmp_path):
@@ -120,7 +122,7 @@ def test_a_truncated_file_and_a_half_written_archive_are_replaced(server, tmp_pa
     damaged.write_bytes(damaged.read_bytes()[:1000])
     archive = damaged.with_name(damaged.name + ".gz")
     archive.write_bytes(archive.read_bytes()[:50])
-    images.clear_caches()
+    clear_caches()
     assert "t10k-images-idx3-ubyte" in downloads.check(root)[0].detail
     assert all(state.complete for state in downloads.fetch(root))
     assert {path for path in asked if "t10k-images" not in path} == set()
@@ -133,7 +135,7 @@ def test_one_changed_pixel_is_noticed_and_mended(server, tmp_path):
     content = bytearray(path.read_bytes())
     content[5000] ^= 1
     path.write_bytes(bytes(content))
-    images.clear_caches()
+    clear_caches()
     state = downloads.check(root)[0]
     assert not state.complete
     assert "differs from its archive" in state.detail
@@ -144,7 +146,7 @@ def test_a_partial_omniglot_is_told_and_completed(server, tmp_path):
     root = tmp_path / "data"
     downloads.fetch(root)
     shutil.rmtree(root / "omniglot-py/images_background/Greek/character03")
-    images.clear_caches()
+    clear_caches()
     state = downloads.check(root)[1]
     assert not state.complete
     assert "11 of the 12" in state.detail

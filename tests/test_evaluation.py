@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from memcomp import evaluation, images, models, training, triplets
+from memcomp.data.points import gaussian
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_chunks_do_not_matter(trained, composed, monkeypatch):
 
 
 def test_vectors():
-    pool, _ = images.gaussian([600] * 10)
+    pool, _ = gaussian([600] * 10)
     model = models.build("gaussian", 8, seed=1)
     rows = np.random.default_rng(0).integers(0, len(pool), (500, 3))
     quick = evaluation.predict(model, pool, rows)

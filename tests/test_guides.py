@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from memcomp import batch, experiments, images, models, records, sweep, triplets
+from memcomp import chapters, experiments, images, models, records, sweep, triplets
 from memcomp.__main__ import parser
 from memcomp.experiments import omniglot
 
@@ -112,12 +112,12 @@ def test_the_table_of_costs_counts_the_points_that_the_grids_have():
 def test_the_guide_sweeps_cheap_chapters_first_and_says_which_takes_most():
     text = (ROOT / "book/guide_reproduce.md").read_text()
     listed = re.findall(r"^\$ memcomp sweep (\w+) --profile paper$", text, flags=re.M)
-    chapters = [name for each in listed for name in batch.find(each)]
-    assert sorted(chapters) == sorted(experiments.CHAPTERS)
+    swept = [name for each in listed for name in chapters.find(each)]
+    assert sorted(swept) == sorted(experiments.CHAPTERS)
     costs = [
         sum(grid.work(config) for grid in sweep.grids(chapter, "paper") for config in grid.configs.values())
-        for chapter in chapters
+        for chapter in swept
     ]
     assert costs == sorted(costs)
-    assert chapters[-1] == "08_mnist_sum"
+    assert swept[-1] == "08_mnist_sum"
     assert costs[-1] > sum(costs[:-1])

@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 from memcomp import images
+from memcomp.data import digits, glyphs
+from memcomp.data.points import gaussian
+from memcomp.data.store import DataError, cached, clear_caches
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def fake_mnist(tmp_path):
     return tmp_path, raw, pixels
 
 
-def omniglot_character(folder, drawings=images.DRAWINGS, size=105):
+def omniglot_character(folder, drawings=glyphs.DRAWINGS, size=105):
     folder.mkdir(parents=True)
     for drawing in range(drawings):
         paper = np.full((size, size), 255, np.uint8)
@@ -86,12 +89,12 @@ def test_what_is_handed_out_is_kept_and_read_only():
 def test_one_call_clears_every_cache(fake_mnist):
     root, raw, pixels = fake_mnist
     before, _ = images.load("mnist", "test", root)
-    digits, _ = images.load("embedded", "test")
+    embedded, _ = images.load("embedded", "test")
     write_idx(raw / "t10k-images-idx3-ubyte", 255 - pixels)
     assert images.load("mnist", "test", root)[0] is before
-    images.clear_caches()
+    clear_caches()
     assert (images.load("mnist", "test", root)[0] == 255 - before).all()
-    assert images.load("embedded", "test")[0] is not digits
+    assert images.load("embedded", "test")[0] is not embedded
 
 
 def test_arrays_inside_dataclasses_are_read_only():
@@ -99,7 +102,7 @@ def test_arrays_inside_dataclasses_are_read_only():
     class Part:
         rows: np.ndarray
 
-    @images.cached(maxsize=1)
+    @cached(maxsize=1)
     def part(size):
         return Part(np.zeros(size)), 1
 
@@ -119,17 +122,17 @@ def test_a_pool_is_one_entry(monkeypatch):
 
 
 def test_glyphs_are_distinct_classes_in_the_range_of_digits():
-    glyphs, labels = images.load("glyphs")
+    drawn, labels = images.load("glyphs")
     counts = np.bincount(labels)
     assert len(counts) >= 200
-    assert (counts == images.DRAWINGS).all()
-    assert len({glyph.tobytes() for glyph in glyphs}) == len(glyphs)
-    brightest = glyphs.reshape(len(glyphs), -1).max(1)
+    assert (counts == glyphs.DRAWINGS).all()
+    assert len({glyph.tobytes() for glyph in drawn}) == len(drawn)
+    brightest = drawn.reshape(len(drawn), -1).max(1)
     assert np.median(brightest) == 255
     assert brightest.min() > 120
-    assert not glyphs[:, 0].any() or (glyphs[:, 0] > 128).mean() < 0.01  # the ink stays inside
+    assert not drawn[:, 0].any() or (drawn[:, 0] > 128).mean() < 0.01  # the ink stays inside
     # A class is a shape: its drawings resemble each other more than those of other classes.
-    flat = glyphs.reshape(-1, 20, 784)[:50].astype(float)
+    flat = drawn.reshape(-1, 20, 784)[:50].astype(float)
     means = flat[:, :10].mean(1)
     nearest = ((flat[:, 10:, None] - means) ** 2).sum(-1).argmin(-1)
     assert (nearest == np.arange(50)[:, None]).mean() > 0.5  # chance: 0.02
@@ -137,14 +140,14 @@ def test_glyphs_are_distinct_classes_in_the_range_of_digits():
 
 def test_glyphs_do_not_change_between_calls():
     first, _ = images.load("glyphs")
-    images._glyphs.cache_clear()
+    glyphs.rendered.cache_clear()
     second, _ = images.load("glyphs")
     assert (first == second).all()
 
 
 def test_gaussian_has_the_means_and_the_covariance_it_says():
-    vectors, labels = images.gaussian([4000, 3000], means=3, draw=1, covariance=0.25)
-    other, other_labels = images.gaussian([4000, 3000], means=3, draw=2, covariance=0.25)
+    vectors, labels = gaussian([4000, 3000], means=3, draw=1, covariance=0.25)
+    other, other_labels = gaussian([4000, 3000], means=3, draw=2, covariance=0.25)
     assert vectors.dtype == np.float32
     assert np.bincount(labels).tolist() == [4000, 3000]
     centres = np.stack([vectors[labels == label].mean(0) for label in (0, 1)])
@@ -156,7 +159,7 @@ def test_gaussian_has_the_means_and_the_covariance_it_says():
 
 
 def test_gaussian_draws_share_their_means():
-    (train, labels), (test, truth) = (images.gaussian([600] * 10, draw=draw) for draw in (0, 1))
+    (train, labels), (test, truth) = (gaussian([600] * 10, draw=draw) for draw in (0, 1))
     means = np.stack([train[labels == label].mean(0) for label in range(10)])
     nearest = ((test[:, None] - means) ** 2).sum(-1).argmin(1)
     assert (nearest == truth).mean() > 0.999
@@ -183,7 +186,7 @@ def test_idx_files_are_read_plain_or_gzipped(fake_mnist):
     path = raw / "t10k-images-idx3-ubyte"
     (raw / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
     path.unlink()
-    images._mnist.cache_clear()
+    digits.mnist.cache_clear()
     assert (images.load("mnist", "test", root)[0] == pixels).all()
 
 
@@ -222,8 +225,8 @@ def cut_zip(path):
 def test_damaged_mnist_names_the_file_and_the_remedy(fake_mnist, damage, words):
     root, raw, _ = fake_mnist
     damage(raw / "t10k-images-idx3-ubyte")
-    images._mnist.cache_clear()
-    with pytest.raises(images.DataError) as error:
+    digits.mnist.cache_clear()
+    with pytest.raises(DataError) as error:
         images.load("mnist", "test", root)
     assert "t10k-images-idx3-ubyte" in str(error.value)
     assert words in str(error.value)
@@ -233,19 +236,19 @@ def test_damaged_mnist_names_the_file_and_the_remedy(fake_mnist, damage, words):
 def test_swapped_files_are_noticed(fake_mnist):
     root, raw, _ = fake_mnist
     (raw / "t10k-labels-idx1-ubyte").write_bytes((raw / "t10k-images-idx3-ubyte").read_bytes())
-    images._mnist.cache_clear()
-    with pytest.raises(images.DataError, match="t10k-labels-idx1-ubyte is not the idx file"):
+    digits.mnist.cache_clear()
+    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte is not the idx file"):
         images.load("mnist", "test", root)
 
 
 def test_root_must_be_given_and_exist(monkeypatch, tmp_path):
     monkeypatch.delenv("MEMCOMP_DATA", raising=False)
-    with pytest.raises(images.DataError, match="MEMCOMP_DATA"):
+    with pytest.raises(DataError, match="MEMCOMP_DATA"):
         images.load("mnist")
-    with pytest.raises(images.DataError, match="nowhere is not a folder; `memcomp data"):
+    with pytest.raises(DataError, match="nowhere is not a folder; `memcomp data"):
         images.load("omniglot", root=tmp_path / "nowhere")
     monkeypatch.setenv("MEMCOMP_DATA", str(tmp_path))
-    with pytest.raises(images.DataError, match="train-images-idx3-ubyte does not exist"):
+    with pytest.raises(DataError, match="train-images-idx3-ubyte does not exist"):
         images.load("mnist")
 
 
@@ -268,29 +271,29 @@ def test_damaged_omniglot_names_the_file_and_the_remedy(fake_omniglot):
     whole = path.read_bytes()
     for content in (whole[:60], b"", b"no image"):
         path.write_bytes(content)
-        images._omniglot.cache_clear()
-        with pytest.raises(images.DataError, match=r"07\.png is not a readable image.*memcomp data"):
+        glyphs.omniglot.cache_clear()
+        with pytest.raises(DataError, match=r"07\.png is not a readable image.*memcomp data"):
             images.load("omniglot", root=root)
     path.unlink()
-    with pytest.raises(images.DataError, match="character02 holds 19 drawings where 20"):
+    with pytest.raises(DataError, match="character02 holds 19 drawings where 20"):
         images.load("omniglot", root=root)
     omniglot_character(background / "Script2" / "character00", size=90)
     for drawing in background.glob("Script1/character02/*"):
         drawing.unlink()
     (background / "Script1" / "character02").rmdir()
-    with pytest.raises(images.DataError, match=r"\(90, 90\) pixels"):
+    with pytest.raises(DataError, match=r"\(90, 90\) pixels"):
         images.load("omniglot", root=root)
 
 
 def test_too_few_classes_and_wrong_folder(fake_omniglot, tmp_path):
     root, background = fake_omniglot
-    images._omniglot.cache_clear()
+    glyphs.omniglot.cache_clear()
     for drawing in background.glob("Script1/character02/*"):
         drawing.unlink()
     (background / "Script1" / "character02").rmdir()
-    with pytest.raises(images.DataError, match="9 characters where at least 10"):
+    with pytest.raises(DataError, match="9 characters where at least 10"):
         images.load("omniglot", root=root)
-    with pytest.raises(images.DataError, match="images_evaluation is not a folder"):
+    with pytest.raises(DataError, match="images_evaluation is not a folder"):
         images.load("omniglot", "test", root)
 
 
@@ -298,12 +301,12 @@ def test_provenance_tells_pools_apart(fake_mnist):
     root, raw, _ = fake_mnist
     write_idx(raw / "train-images-idx3-ubyte", np.zeros((60_000, 28, 28), np.uint8))
     write_idx(raw / "train-labels-idx1-ubyte", np.zeros(60_000))
-    images._mnist.cache_clear()
+    digits.mnist.cache_clear()
     first = images.provenance("mnist", root)
     changed = bytearray((raw / "t10k-images-idx3-ubyte").read_bytes())
     changed[5000] ^= 1
     (raw / "t10k-images-idx3-ubyte").write_bytes(changed)
-    images._mnist.cache_clear()
+    digits.mnist.cache_clear()
     second = images.provenance("mnist", root)
     assert first["source"] == second["source"] == "MNIST"
     assert first["sha256"] != second["sha256"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from memcomp import batch, downloads
+from memcomp import chapters
 from memcomp.__main__ import main
+from memcomp.data import downloads
 
 
 @pytest.fixture
@@ -66,10 +67,10 @@ def test_an_unknown_parameter_is_refused(capsys):
 def test_run_fails_if_one_chapter_fails_and_names_its_log(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     outcomes = [
-        batch.Outcome("01_long_tail", None, 3.2, tmp_path / "01.ipynb", tmp_path / "01.log"),
-        batch.Outcome("06_linear", "ValueError: no", 1.0, tmp_path / "06.ipynb", tmp_path / "06.log"),
+        chapters.Outcome("01_long_tail", None, 3.2, tmp_path / "01.ipynb", tmp_path / "01.log"),
+        chapters.Outcome("06_linear", "ValueError: no", 1.0, tmp_path / "06.ipynb", tmp_path / "06.log"),
     ]
-    monkeypatch.setattr(batch, "run", lambda *_: iter(outcomes))
+    monkeypatch.setattr(chapters, "run", lambda *_: iter(outcomes))
     assert main(["run", "all"]) == 1
     out, err = capsys.readouterr()
     assert "1 of 2 chapters done" in out
@@ -80,8 +81,8 @@ def test_run_fails_if_records_are_missing_afterwards(monkeypatch, capsys, tmp_pa
     """A notebook that ran through and stored nothing is no success."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path / "empty"))
-    outcome = batch.Outcome("07_gaussian", None, 3.2, tmp_path / "07.ipynb", tmp_path / "07.log")
-    monkeypatch.setattr(batch, "run", lambda *_: iter([outcome]))
+    outcome = chapters.Outcome("07_gaussian", None, 3.2, tmp_path / "07.ipynb", tmp_path / "07.log")
+    monkeypatch.setattr(chapters, "run", lambda *_: iter([outcome]))
     assert main(["run", "07"]) == 1
     out, err = capsys.readouterr()
     assert "0 of 1 chapters done" in out

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from memcomp import batch, cluster, experiments, records, sweep
+from memcomp import chapters, cluster, experiments, records, sweep
 from memcomp.__main__ import main
 
 # An experiment whose points write down when they start and end.
@@ -60,7 +60,7 @@ def run(config, bad=""):
 DRIVER = """
 import importlib.util, pathlib, sys
 import cloudpickle
-from memcomp import batch, experiments
+from memcomp import chapters, experiments
 
 HERE = pathlib.Path(__file__).parent
 
@@ -73,7 +73,7 @@ def install():
     cloudpickle.register_pickle_by_value(module)
     experiments.CHAPTERS.clear()
     experiments.CHAPTERS["01_toy"] = ("toy",)
-    batch.project = lambda: HERE
+    chapters.project = lambda: HERE
 
 
 if __name__ == "__main__":
@@ -149,7 +149,9 @@ def project(tmp_path, monkeypatch, capsys, scheduler):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr(experiments, "CHAPTERS", {})
-    monkeypatch.setattr(batch, "project", batch.project)  # what install() replaces is put back afterwards
+    monkeypatch.setattr(
+        chapters, "project", chapters.project
+    )  # what install() replaces is put back afterwards
     monkeypatch.setitem(sys.modules, "memcomp.experiments.toy", None)
     made = Project(tmp_path, capsys, scheduler)
     monkeypatch.syspath_prepend(tmp_path)
@@ -383,6 +385,6 @@ def test_quick_records_of_every_chapter_are_complete_and_no_other_lies_there(cha
 
 def test_every_chapter_of_experiments_has_a_notebook_and_a_paper_profile():
     for chapter in experiments.CHAPTERS:
-        assert chapter in batch.chapters()
-        assert batch.parameters(chapter, "paper")["profile"] == "paper"
+        assert chapter in chapters.notebooks()
+        assert chapters.parameters(chapter, "paper")["profile"] == "paper"
         assert all(grid.profile == "paper" for grid in sweep.grids(chapter, "paper"))

@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from memcomp import images, models, training, triplets
+from memcomp.data.points import gaussian
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def vectors():
-    pool, labels = images.gaussian([300] * 10)
+    pool, labels = gaussian([300] * 10)
     rows = triplets.draw(labels, [300] * 10, np.random.default_rng(0))
     return pool, rows, triplets.targets(labels, rows)
 

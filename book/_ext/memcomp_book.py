@@ -554,8 +554,9 @@ class Chapters(BookDirective):
 
 # --- the page of the package -----------------------------------------------------------------------------
 
-LAYERS = ["lookup", "linear", "theory", "images", "triplets", "models", "training", "evaluation"]
-LAYERS += ["memorization", "cluster", "records", "experiments", "stats", "tables", "figures", "claims"]
+LAYERS = ["lookup", "linear", "theory", "data", "images", "triplets", "models", "training"]
+LAYERS += ["evaluation", "memorization", "cluster", "records", "experiments", "stats", "tables", "figures"]
+LAYERS += ["claims"]
 
 
 def modules(env):

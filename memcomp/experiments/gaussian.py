@@ -5,7 +5,9 @@ import hashlib
 
 import numpy as np
 
-from memcomp import evaluation, images, models, records, training, triplets
+from memcomp import evaluation, models, records, training, triplets
+from memcomp.data import points
+from memcomp.data.store import cached
 from memcomp.experiments import base
 
 RARE = 9  # the rare class; its rank in Zipf's law is the last
@@ -139,12 +141,12 @@ def training_set(config):
     counts = triplets.zipf_counts(3 * config.triplets)
     counts[0] += counts[RARE] - config.nines
     counts[RARE] = config.nines
-    vectors, labels = images.gaussian(counts, draw=1 + config.seed, covariance=config.covariance)
+    vectors, labels = points.gaussian(counts, draw=1 + config.seed, covariance=config.covariance)
     rng = base.stream("training set", config.seed, config.nines)
     return vectors, labels, triplets.draw(labels, counts, rng)
 
 
-@images.cached(maxsize=1)
+@cached(maxsize=1)
 def held_out(covariance):
     """Return the test vectors, 600 of each class, and the 600 × 2,700 composed triplets (appendix D.1).
 
@@ -155,6 +157,6 @@ def held_out(covariance):
     rows : ndarray, int32, shape (1_620_000, 3)
         The 9 stands first; the network does not distinguish positions.
     """
-    vectors, labels = images.gaussian([600] * 10, draw=0, covariance=covariance)
+    vectors, labels = points.gaussian([600] * 10, draw=0, covariance=covariance)
     pairs = base.stream("shared").permutation(np.flatnonzero(labels != RARE)).reshape(-1, 2)
     return vectors, labels, triplets.composed(np.flatnonzero(labels == RARE), pairs, 0)

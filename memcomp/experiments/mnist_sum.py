@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from memcomp import evaluation, images, records, triplets
+from memcomp.data.store import cached
 from memcomp.experiments import base
 from memcomp.experiments.base import ARCHITECTURES, PARTNERS, work
 
@@ -210,7 +211,7 @@ def training_set(config, data_root=None):
     return base.TrainingSet(pool, labels, rows, triplets.targets(labels, rows, config.target))
 
 
-@images.cached(maxsize=2)
+@cached(maxsize=2)
 def held_out(dataset, data_root=None):
     """Return the composed test set (appendix D.2): 200 unseen 9s × 500 pairs, at each position of the 9.
 

@@ -7,6 +7,8 @@ import numpy as np
 from torch import nn
 
 from memcomp import evaluation, images, records, triplets
+from memcomp.data.glyphs import DRAWINGS
+from memcomp.data.store import cached
 from memcomp.experiments import base
 from memcomp.experiments.base import ARCHITECTURES, PARTNERS, errors, work
 
@@ -184,10 +186,8 @@ def training_set(config, data_root=None):
     rng = base.stream("training set", config.seed, config.drawings)
     pool, labels = images.load(config.dataset, "train", data_root)
     drawn, classes = images.load(config.glyph_pool, "train", data_root)
-    if not 1 <= config.drawings <= images.DRAWINGS:
-        raise ValueError(
-            f"drawings is {config.drawings}; a glyph has between 1 and {images.DRAWINGS} drawings"
-        )
+    if not 1 <= config.drawings <= DRAWINGS:
+        raise ValueError(f"drawings is {config.drawings}; a glyph has between 1 and {DRAWINGS} drawings")
     chosen = np.concatenate(
         [
             rng.choice(np.flatnonzero(classes == character), config.drawings, replace=False)
@@ -210,7 +210,7 @@ def training_set(config, data_root=None):
     )
 
 
-@images.cached(maxsize=2)
+@cached(maxsize=2)
 def held_out_digits(dataset, drawings, data_root=None):
     """Return held-out digits: 100 of each label for Table 1, 200 for Table 2 (100 if ``embedded``)."""
     each = 100 if drawings == 1 or dataset == "embedded" else 200

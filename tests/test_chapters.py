@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from memcomp import batch
+from memcomp import chapters
 
 
 def notebook(
@@ -27,28 +27,28 @@ def project(tmp_path, monkeypatch):
     notebook(tmp_path / "notebooks/01_good.ipynb", "print('width is', width, 'seeds are', seeds)")
     notebook(tmp_path / "notebooks/02_bad.ipynb", "raise RuntimeError('the sky is falling')")
     (tmp_path / "profiles/paper/01_good.yaml").write_text("profile: paper\nwidth: 64\n")
-    monkeypatch.setattr(batch, "project", lambda: tmp_path)
+    monkeypatch.setattr(chapters, "project", lambda: tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize("name", ["01_good", "01", "1", "good"])
 def test_a_chapter_may_be_named_by_name_number_or_words(project, name):
-    assert batch.find(name) == ["01_good"]
+    assert chapters.find(name) == ["01_good"]
 
 
 def test_all_means_all_in_order(project):
-    assert batch.find("all") == ["01_good", "02_bad"]
+    assert chapters.find("all") == ["01_good", "02_bad"]
 
 
 def test_unknown_chapter_is_refused_with_the_nearest(project):
     with pytest.raises(ValueError, match=r"no chapter 'god', did you mean 'good'\?.*01_good, 02_bad"):
-        batch.find("god")
+        chapters.find("god")
 
 
 def test_profile_and_typed_parameters_are_merged_and_typed_ones_win(project):
-    assert batch.parameters("01_good") == {}
-    assert batch.parameters("01_good", "paper") == {"profile": "paper", "width": 64}
-    typed = batch.parameters("01_good", "paper", {"width": "16", "seeds": "[3, 4]", "rate": "1"})
+    assert chapters.parameters("01_good") == {}
+    assert chapters.parameters("01_good", "paper") == {"profile": "paper", "width": 64}
+    typed = chapters.parameters("01_good", "paper", {"width": "16", "seeds": "[3, 4]", "rate": "1"})
     assert typed == {"profile": "paper", "width": 16, "seeds": [3, 4], "rate": 1}
 
 
@@ -63,36 +63,36 @@ def test_profile_and_typed_parameters_are_merged_and_typed_ones_win(project):
 )
 def test_mistyped_parameters_are_refused_by_name(project, given, message):
     with pytest.raises(ValueError, match=message):
-        batch.parameters("01_good", given=given)
+        chapters.parameters("01_good", given=given)
 
 
 def test_a_typo_in_a_profile_names_the_file(project):
     (project / "profiles/paper/01_good.yaml").write_text("epoch: 3\n")
     with pytest.raises(ValueError, match=r"no parameter 'epoch' \(profiles/paper/01_good.yaml\)"):
-        batch.parameters("01_good", "paper")
+        chapters.parameters("01_good", "paper")
 
 
 def test_a_profile_without_this_chapter_is_refused(project):
     with pytest.raises(FileNotFoundError, match=r"expected profiles/paper/02_bad.yaml; it has 01_good"):
-        batch.parameters("02_bad", "paper")
+        chapters.parameters("02_bad", "paper")
 
 
 def test_a_notebook_without_parameters_is_refused(project):
     plain = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("width = 8")])
     nbformat.write(plain, project / "notebooks/03_plain.ipynb")
     with pytest.raises((ValueError, UserWarning), match="parameters"):
-        batch.parameters("03_plain", given={"width": "9"})
+        chapters.parameters("03_plain", given={"width": "9"})
 
 
 def test_a_wrong_parameter_stops_the_run_before_anything_is_executed(project):
     with pytest.raises(ValueError, match="no parameter"):
-        list(batch.run(["01_good", "02_bad"], given={"epochs": "3"}))
+        list(chapters.run(["01_good", "02_bad"], given={"epochs": "3"}))
     assert not (project / "runs").exists()
 
 
 def test_a_failing_chapter_is_reported_and_does_not_stop_the_next(project):
     notebook(project / "notebooks/03_last.ipynb", "print('still here')")
-    bad, last = batch.run(["02_bad", "03_last"])
+    bad, last = chapters.run(["02_bad", "03_last"])
     assert "the sky is falling" in bad.error
     assert "the sky is falling" in bad.log.read_text()
     assert last.error is None
@@ -100,7 +100,7 @@ def test_a_failing_chapter_is_reported_and_does_not_stop_the_next(project):
 
 
 def test_executed_notebook_and_log_tell_nothing_of_this_machine(project):
-    (outcome,) = batch.run(["01_good"], "paper", {"seeds": "[7]"})
+    (outcome,) = chapters.run(["01_good"], "paper", {"seeds": "[7]"})
     assert outcome.error is None
     text = outcome.notebook.read_text() + outcome.log.read_text()
     assert "width is 64 seeds are [7]" in text
@@ -111,23 +111,23 @@ def test_executed_notebook_and_log_tell_nothing_of_this_machine(project):
 
 def test_a_kernel_that_did_not_start_gets_one_more_chance(project, monkeypatch):
     answers = [(1, "zmq.error.ZMQError: Address already in use\n"), (0, "fine\n")]
-    monkeypatch.setattr(batch, "_follow", lambda command, root, log: answers.pop(0))
-    (outcome,) = batch.run(["01_good"])
+    monkeypatch.setattr(chapters, "_follow", lambda command, root, log: answers.pop(0))
+    (outcome,) = chapters.run(["01_good"])
     assert outcome.error is None
     assert not answers
 
 
 def test_a_kernel_that_never_starts_is_a_failure(project, monkeypatch):
     tries = []
-    monkeypatch.setattr(batch, "_follow", lambda *_: tries.append(1) or (1, "Address already in use\n"))
-    (outcome,) = batch.run(["01_good"])
+    monkeypatch.setattr(chapters, "_follow", lambda *_: tries.append(1) or (1, "Address already in use\n"))
+    (outcome,) = chapters.run(["01_good"])
     assert outcome.error == "Address already in use"
     assert len(tries) == 2
 
 
 def test_an_error_in_the_notebook_is_not_tried_again(project, monkeypatch):
     tries = []
-    monkeypatch.setattr(batch, "_follow", lambda *_: tries.append(1) or (1, "ValueError: no\n"))
-    (outcome,) = batch.run(["01_good"])
+    monkeypatch.setattr(chapters, "_follow", lambda *_: tries.append(1) or (1, "ValueError: no\n"))
+    (outcome,) = chapters.run(["01_good"])
     assert outcome.error == "ValueError: no"
     assert len(tries) == 1

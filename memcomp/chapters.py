@@ -67,7 +67,7 @@ def project():
     )
 
 
-def chapters():
+def notebooks():
     """Return the notebooks by name, in reading order: a dict of str to pathlib.Path."""
     return {path.stem: path for path in sorted((project() / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
 
@@ -91,7 +91,7 @@ def find(name):
     ValueError
         If there is no such chapter; the message names the nearest.
     """
-    known = chapters()
+    known = notebooks()
     if name == "all":
         return list(known)
     spellings = {}
@@ -237,7 +237,7 @@ def defaults(chapter):
     """
     import papermill
 
-    path = chapters()[chapter]
+    path = notebooks()[chapter]
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # papermill only warns if the parameters cell is missing
         inferred = papermill.inspect_notebook(str(path))
