@@ -149,9 +149,7 @@ def project(tmp_path, monkeypatch, capsys, scheduler):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path / "results"))
     monkeypatch.setattr(experiments, "CHAPTERS", {})
-    monkeypatch.setattr(
-        chapters, "project", chapters.project
-    )  # what install() replaces is put back afterwards
+    monkeypatch.setattr(chapters, "project", chapters.project)  # so that it is put back afterwards
     monkeypatch.setitem(sys.modules, "memcomp.experiments.toy", None)
     made = Project(tmp_path, capsys, scheduler)
     monkeypatch.syspath_prepend(tmp_path)

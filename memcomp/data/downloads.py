@@ -62,7 +62,8 @@ def check(root):
 def _look_at_mnist(root):
     counts = [len(data.load("mnist", split, root)[1]) for split in ("train", "test")]
     compared = sum(_same_as_archive(root / MNIST_RAW / archive, md5) for archive, md5 in MNIST.resources)
-    return True, "{} training and {} test images; {} of 4 files as in their archives".format(*counts, compared)
+    detail = f"{counts[0]} training and {counts[1]} test images; {compared} of 4 files as in their archives"
+    return True, detail
 
 
 def _same_as_archive(path, md5):
