@@ -7,6 +7,7 @@ import sys
 from memcomp.records import RecordError
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+ROOT_HELP = "folder for both data sets; default $MEMCOMP_DATA, else ./data"
 
 
 def parser():
@@ -21,30 +22,28 @@ def parser():
     commands = top.add_subparsers(required=True, metavar="data | run | sweep")
 
     data = commands.add_parser("data", help="download MNIST and Omniglot, or say what is there")
-    data.add_argument("--root", default=os.environ.get("MEMCOMP_DATA") or "data", help=_ROOT_HELP)
+    data.add_argument("--root", default=os.environ.get("MEMCOMP_DATA") or "data", help=ROOT_HELP)
     data.add_argument("--check", action="store_true", help="change nothing; fail if something is missing")
     data.set_defaults(command=_data)
 
-    run = commands.add_parser("run", help="execute chapters with papermill")
-    run.add_argument("chapter", help="a chapter's number or name, or all")
-    run.add_argument(
+    grid = argparse.ArgumentParser(add_help=False)
+    grid.add_argument("chapter", help="a chapter's number or name, or all")
+    grid.add_argument(
         "--profile",
         default="quick",
         help="quick (the notebooks' own defaults), paper, or another folder of profiles/",
     )
-    run.add_argument(
+    grid.add_argument(
         "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
         help="set a parameter of the notebook; the value is read as YAML",
     )  # fmt: skip
+
+    run = commands.add_parser("run", help="execute chapters with papermill", parents=[grid])
     run.set_defaults(command=_run)
 
-    sweep = commands.add_parser("sweep", help="train the missing points of a chapter's grid with Dask")
-    sweep.add_argument("chapter", help="a chapter's number or name, or all")
-    sweep.add_argument("--profile", default="quick", help="quick, paper, or another folder of profiles/")
-    sweep.add_argument(
-        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="set a parameter of the chapter, as in run",
-    )  # fmt: skip
+    sweep = commands.add_parser(
+        "sweep", help="train the missing points of a chapter's grid with Dask", parents=[grid]
+    )
     where = sweep.add_mutually_exclusive_group()
     where.add_argument("--workers", type=_positive, metavar="N", help="worker processes on this machine")
     where.add_argument("--scheduler", metavar="ADDRESS", help="use the workers of a running Dask scheduler")
@@ -63,9 +62,6 @@ def _positive(text):
     return int(text)
 
 
-_ROOT_HELP = "folder for both data sets; default $MEMCOMP_DATA, else ./data"
-
-
 def _data(arguments):
     from memcomp.data import downloads
 
@@ -82,25 +78,20 @@ def _data(arguments):
 def _run(arguments):
     from memcomp import chapters, sweep
 
-    names = chapters.find(arguments.chapter)
-    outcomes, failed = [], []
-    for outcome in chapters.run(names, arguments.profile, arguments.parameters):
-        error = outcome.error
+    count, failed = 0, []
+    for outcome in chapters.run(chapters.find(arguments.chapter), arguments.profile, arguments.parameters):
+        count, error = count + 1, outcome.error
         if error is None:
             grids = sweep.grids(outcome.chapter, arguments.profile, arguments.parameters)
-            lacking = {grid.experiment: len(grid.missing()) for grid in grids if grid.missing()}
+            lacking = [f"{len(grid.missing())} of {grid.experiment}" for grid in grids if grid.missing()]
             if lacking:
-                error = "records are missing afterwards: " + ", ".join(
-                    f"{count} of {name}" for name, count in lacking.items()
-                )
-        state = "failed" if error else "done"
-        print(f"{outcome.chapter:26}{state:8}{outcome.seconds:7.0f} s", flush=True)
-        outcomes.append(outcome)
-        failed += [(outcome, error)] if error else []
-    for outcome, error in failed:
-        print(f"{outcome.chapter}: {error}\n  log: {os.path.relpath(outcome.log)}", file=sys.stderr)
-    done = len(outcomes) - len(failed)
-    print(f"{done} of {len(outcomes)} chapters done; see {os.path.relpath(outcomes[0].log.parent)}")
+                error = f"records are missing afterwards: {', '.join(lacking)}"
+        print(f"{outcome.chapter:26}{'failed' if error else 'done':8}{outcome.seconds:7.0f} s", flush=True)
+        if error:
+            failed.append(f"{outcome.chapter}: {error}\n  log: {os.path.relpath(outcome.log)}")
+    for line in failed:
+        print(line, file=sys.stderr)
+    print(f"{count - len(failed)} of {count} chapters done; see {os.path.relpath(outcome.log.parent)}")
     return EXIT_FAILED if failed else 0
 
 

@@ -181,41 +181,34 @@ def _run_one(chapter, values, folder):
     command += ["-f", str(chosen), "--cwd", "notebooks", "--log-output", "--no-progress-bar"]
     started = time.perf_counter()
     for attempt in (1, 2):
-        with open(root / log, "a") as file:
-            code, text = _follow(command, root, file)
+        code, text = _follow(command, root, root / log)
         if code == 0 or attempt == 2 or not KERNEL_DID_NOT_START.search(text):
             break
-    error = None if code == 0 else _last_line(text) or f"papermill ended with status {code}"
+    last = text.strip().rpartition("\n")[2].strip()
+    error = None if code == 0 else last or f"papermill ended with status {code}"
     return Outcome(chapter, error, time.perf_counter() - started, root / notebook, root / log)
 
 
 def _follow(command, root, log):
     """Run `command`, copy what it prints to `log` without this machine's paths; return status and text."""
-    lines = []
+    text = ""
     # What IPython, Jupyter and Matplotlib would keep in the home folder stays in runs/.
-    kept = {
-        name: str(root / "runs" / ".cache") for name in ("IPYTHONDIR", "MPLCONFIGDIR", "JUPYTER_RUNTIME_DIR")
-    }
+    kept = dict.fromkeys(("IPYTHONDIR", "MPLCONFIGDIR", "JUPYTER_RUNTIME_DIR"), str(root / "runs" / ".cache"))
     environment = os.environ | kept | {"PYTHONUNBUFFERED": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    with subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with (
+        open(log, "a", buffering=1) as file,
+        subprocess.Popen(command, cwd=root, env=environment, **pipes) as process,
+    ):
         for line in process.stdout:
-            line = without_paths(line)
-            log.write(line)
-            log.flush()
-            lines.append(line)
-    return process.returncode, "".join(lines)
+            file.write(without_paths(line))
+            text += without_paths(line)
+    return process.returncode, text
 
 
 def without_paths(text):
     """Return `text` with this checkout's path written ``.`` and the home folder ``~``, as logs keep it."""
     return text.replace(str(project()), ".").replace(str(Path.home()), "~")
-
-
-def _last_line(text):
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else None
 
 
 def defaults(chapter):

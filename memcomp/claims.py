@@ -6,11 +6,11 @@ metadata as well, under ``"memcomp_claims"``; the scorecard reads them from the 
 
 import json
 import math
-import numbers
-import os
 import re
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
 
 from memcomp import records
 from memcomp.tables import typeset
@@ -96,42 +96,41 @@ class Claim:
     same_as: str | None = None
 
     def __post_init__(self):
-        if not isinstance(self.id, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.id):
-            raise ValueError(
-                f"claim id {self.id!r}: expected lower-case words joined by hyphens, like 'rate-at-2'"
-            )
+        def require(condition, message, error=ValueError):
+            if not condition:
+                raise error(f"claim {self.id!r}: {message}")
+
+        for field in fields(self):  # NumPy's scalars compare and print differently and are no JSON
+            if isinstance(value := getattr(self, field.name), np.generic):
+                object.__setattr__(self, field.name, value.item())
+        words = isinstance(self.id, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.id)
+        require(words, "its id must be lower-case words joined by hyphens, like 'rate-at-2'")
         for name in ("source", "statement"):
             text = getattr(self, name)
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"claim {self.id!r}: {name} must be a non-empty text; got {text!r}")
-        if self.statement.count("$") % 2:
-            raise ValueError(f"claim {self.id!r}: a dollar sign is missing in {self.statement!r}")
-        # NumPy's scalars compare and print differently and are no JSON: keep plain Python values.
+            require(isinstance(text, str) and text.strip(), f"{name} must be a non-empty text; got {text!r}")
+        require(self.statement.count("$") % 2 == 0, f"a dollar sign is missing in {self.statement!r}")
         for name in ("paper", "value", "spread", "standard_error"):
-            object.__setattr__(self, name, _plain(self, name))
+            value = getattr(self, name)
+            if isinstance(value, str):
+                require(value.strip(), f"{name} is an empty text")
+            elif value is not None or name == "paper":
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                require(number, f"{name} must be a number or a short text; got {value!r}", TypeError)
+                require(math.isfinite(value), f"{name} is {value}; a claim shows finite numbers only")
         for name in ("spread", "standard_error"):
             width = getattr(self, name)
-            if isinstance(width, str) or (width is not None and width < 0):
-                raise ValueError(f"claim {self.id!r}: {name} must be a number ≥ 0; got {width!r}")
-        if self.spread is not None and self.standard_error is not None:
-            raise ValueError(f"claim {self.id!r}: give spread or standard_error, not both")
-        if self.n is not None:
-            if not isinstance(self.n, numbers.Integral) or self.n < 1:
-                raise ValueError(f"claim {self.id!r}: n must be a positive integer; got {self.n!r}")
-            object.__setattr__(self, "n", int(self.n))
-        if self.holds is not None and self.holds not in ("undecided", "vacuous"):
-            if not (isinstance(self.holds, bool) or type(self.holds).__name__ in ("bool_", "bool")):
-                raise TypeError(
-                    f"claim {self.id!r}: holds must be True, False, None, 'undecided' or 'vacuous'; got "
-                    f"{self.holds!r}"
-                )
-            object.__setattr__(self, "holds", bool(self.holds))
-        if self.scale not in SCALES:
-            raise ValueError(
-                f"claim {self.id!r}: scale must be one of {', '.join(SCALES)}; got {self.scale!r}"
-            )
-        if self.same_as is not None and not re.fullmatch(r"\d\d_[a-z0-9_]+/[a-z0-9-]+", self.same_as):
-            raise ValueError(f"claim {self.id!r}: same_as must be 'chapter/id'; got {self.same_as!r}")
+            wide = width is None or (not isinstance(width, str) and width >= 0)
+            require(wide, f"{name} must be a number ≥ 0; got {width!r}")
+        one = self.spread is None or self.standard_error is None
+        require(one, "give spread or standard_error, not both")
+        counted = self.n is None or (isinstance(self.n, int) and self.n >= 1)
+        require(counted, f"n must be a positive integer; got {self.n!r}")
+        known = self.holds in (None, "undecided", "vacuous") or isinstance(self.holds, bool)
+        expected = "True, False, None, 'undecided' or 'vacuous'"
+        require(known, f"holds must be {expected}; got {self.holds!r}", TypeError)
+        require(self.scale in SCALES, f"scale must be one of {', '.join(SCALES)}; got {self.scale!r}")
+        where = self.same_as is None or re.fullmatch(r"\d\d_[a-z0-9_]+/[a-z0-9-]+", self.same_as)
+        require(where, f"same_as must be 'chapter/id'; got {self.same_as!r}")
 
     @property
     def verdict(self):
@@ -151,23 +150,6 @@ class Claim:
     def published(self):
         """str: the paper's value, as the table shows it."""
         return format_number(self.paper)
-
-
-def _plain(claim, name):
-    value = getattr(claim, name)
-    if value is None and name != "paper":
-        return None
-    if isinstance(value, str):
-        if not value.strip():
-            raise ValueError(f"claim {claim.id!r}: {name} is an empty text")
-        return value
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return int(value)
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise TypeError(f"claim {claim.id!r}: {name} must be a number or a short text; got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"claim {claim.id!r}: {name} is {value}; a claim shows finite numbers only")
-    return float(value)
 
 
 def format_number(value, spread=None):
@@ -206,78 +188,6 @@ def _significant(value, digits):
     return f"{rounded:,.{max(digits - 1 - exponent, 0)}f}"
 
 
-class Report:
-    """What `report` returns: shown by a notebook as a table, read by the scorecard as data.
-
-    Attributes
-    ----------
-    chapter : str
-        Name of the chapter's notebook without its ending.
-    claims : tuple of Claim
-        The claims in the order in which they are shown.
-    profile : str
-        ``"quick"`` or ``"paper"``.
-    """
-
-    def __init__(self, chapter, claims, profile="quick"):
-        if not isinstance(chapter, str) or not re.fullmatch(r"\d\d_[a-z0-9_]+", chapter):
-            raise ValueError(
-                f"chapter {chapter!r}: expected the notebook's name without .ipynb, like '01_long_tail'"
-            )
-        if profile not in SCALES:
-            raise ValueError(f"profile must be one of {', '.join(SCALES)}; got {profile!r}")
-        self.chapter, self.claims, self.profile = chapter, tuple(claims), profile
-        if not self.claims:
-            raise ValueError(f"chapter {chapter!r} reports no claim; every chapter ends with at least one")
-        for claim in self.claims:
-            if not isinstance(claim, Claim):
-                raise TypeError(f"chapter {chapter!r}: expected Claim objects; got {claim!r}")
-        ids = [claim.id for claim in self.claims]
-        twice = sorted({i for i in ids if ids.count(i) > 1})
-        if twice:
-            raise ValueError(f"chapter {chapter!r}: claim ids must be unique; twice: {', '.join(twice)}")
-
-    def as_data(self):
-        """Return the claims as a list of dicts, ready for JSON, numbers rounded as they are shown.
-
-        Returns
-        -------
-        list of dict
-            The fields of each `Claim` (``standard_error`` where it has one), plus ``chapter``, ``profile``,
-            ``verdict``, ``measured`` and ``published`` (the last three as shown).
-        """
-        return [
-            {
-                "chapter": self.chapter,
-                "profile": self.profile,
-                **{
-                    k: _rounded(v)
-                    for k, v in asdict(claim).items()
-                    if k not in ("standard_error", "same_as") or v is not None
-                },
-                "verdict": claim.verdict,
-                "measured": claim.measured,
-                "published": claim.published,
-            }
-            for claim in self.claims
-        ]
-
-    def __repr__(self):
-        lines = [f"Claims of chapter {self.chapter} ({self.profile} profile)"]
-        for claim in self.claims:
-            lines += [
-                "",
-                f"[{claim.verdict}] {claim.id} ({claim.source})",
-                *textwrap.wrap(claim.statement, 100, initial_indent="  ", subsequent_indent="  "),
-                f"  paper: {claim.published}   ours: {claim.measured}",
-            ]
-        return "\n".join(lines)
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        data = {"text/plain": repr(self), "text/html": _html_table(self)}
-        return data, {"memcomp_claims": self.as_data()}
-
-
 def _rounded(value):
     return float(f"{value:.2e}") if isinstance(value, float) else value
 
@@ -289,37 +199,28 @@ def _unbroken(text):
     return text
 
 
-def _html_table(report):
-    rows = []
-    for claim in report.claims:
-        mark = MARKS[claim.verdict]
-        rows.append(
-            f'<tr id="claim-{report.chapter}-{claim.id}" class="{mark}">'
-            f'<th scope="row"><span class="statement">{typeset(claim.statement)}</span> '
-            f'<span class="source">{typeset(claim.source)}</span></th>'
-            f'<td data-label="Paper">{typeset(_unbroken(claim.published))}</td>'
-            f'<td data-label="Ours">{typeset(_unbroken(claim.measured))}</td>'
-            f'<td data-label="Verdict"><span class="verdict {mark}">{claim.verdict}</span></td></tr>'
-        )
-    errors = any(claim.standard_error is not None for claim in report.claims)
-    exception = ", or the standard error where it says so" if errors else ""
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Paper", "Ours", "Verdict"))
-    return (
-        f'<table class="memcomp-claims"><caption>Claims of this chapter, {report.profile} profile. '
-        f"± is one standard deviation over n runs{exception}.</caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
-    )
-
-
 class Chapter:
-    """Collects a chapter's claims as they are measured; its report is the chapter's last table.
+    """Collects a chapter's claims; its report is the chapter's last table.
+
+    A notebook shows it as a table, the scorecard reads it as data: the output's metadata is
+    ``{"memcomp_claims": [...]}``.
 
     Parameters
     ----------
     name : str
         Name of the notebook without its ending, for example ``"01_long_tail"``.
-    profile : str
+    profile : {"quick", "narrow", "paper"}
         The notebook's profile; the scale of every claim that does not name its own.
+
+    Attributes
+    ----------
+    claims : list of Claim
+        In the order in which they are shown.
+
+    Raises
+    ------
+    ValueError
+        For a malformed name, or another profile.
 
     Examples
     --------
@@ -330,6 +231,12 @@ class Chapter:
     """
 
     def __init__(self, name, profile="quick"):
+        if not isinstance(name, str) or not re.fullmatch(r"\d\d_[a-z0-9_]+", name):
+            raise ValueError(
+                f"chapter {name!r}: expected the notebook's name without .ipynb, like '01_long_tail'"
+            )
+        if profile not in SCALES:
+            raise ValueError(f"profile must be one of {', '.join(SCALES)}; got {profile!r}")
         self.name, self.profile, self.claims = name, profile, []
 
     def add(self, id, source, statement, *, decided=..., **more):
@@ -347,8 +254,78 @@ class Chapter:
         self.claims.append(Claim(id, source, statement, **{"scale": self.profile, **more}))
 
     def report(self):
-        """Return the table of all claims, see `report`."""
-        return report(self.name, self.claims, self.profile)
+        """Check the claims together, and store them if the profile is not ``"quick"``; see `report`."""
+        if not self.claims:
+            raise ValueError(f"chapter {self.name!r} reports no claim; every chapter ends with at least one")
+        for claim in self.claims:
+            if not isinstance(claim, Claim):
+                raise TypeError(f"chapter {self.name!r}: expected Claim objects; got {claim!r}")
+        ids = [claim.id for claim in self.claims]
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        if twice:
+            raise ValueError(f"chapter {self.name!r}: claim ids must be unique; twice: {', '.join(twice)}")
+        if self.profile != "quick":
+            folder = records.results_root() / self.profile / "claims"
+            folder.mkdir(parents=True, exist_ok=True)
+            content = {"chapter": self.name, "profile": self.profile, "claims": self.as_data()}
+            content["provenance"] = records.provenance()
+            text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+            records.write_atomically(folder / f"{self.name}.json", text)
+        return self
+
+    def as_data(self):
+        """Return the claims as a list of dicts, ready for JSON, numbers rounded as they are shown.
+
+        Returns
+        -------
+        list of dict
+            The fields of each `Claim` (``standard_error`` where it has one), plus ``chapter``, ``profile``,
+            ``verdict``, ``measured`` and ``published`` (the last three as shown).
+        """
+        found = []
+        for claim in self.claims:
+            values = {name: _rounded(value) for name, value in asdict(claim).items()}
+            for name in ("standard_error", "same_as"):
+                if values[name] is None:
+                    del values[name]
+            shown = {name: getattr(claim, name) for name in ("verdict", "measured", "published")}
+            found.append({"chapter": self.name, "profile": self.profile, **values, **shown})
+        return found
+
+    def __repr__(self):
+        lines = [f"Claims of chapter {self.name} ({self.profile} profile)"]
+        for claim in self.claims:
+            lines += [
+                "",
+                f"[{claim.verdict}] {claim.id} ({claim.source})",
+                *textwrap.wrap(claim.statement, 100, initial_indent="  ", subsequent_indent="  "),
+                f"  paper: {claim.published}   ours: {claim.measured}",
+            ]
+        return "\n".join(lines)
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"text/plain": repr(self), "text/html": self._html()}, {"memcomp_claims": self.as_data()}
+
+    def _html(self):
+        rows = []
+        for claim in self.claims:
+            mark = MARKS[claim.verdict]
+            rows.append(
+                f'<tr id="claim-{self.name}-{claim.id}" class="{mark}">'
+                f'<th scope="row"><span class="statement">{typeset(claim.statement)}</span> '
+                f'<span class="source">{typeset(claim.source)}</span></th>'
+                f'<td data-label="Paper">{typeset(_unbroken(claim.published))}</td>'
+                f'<td data-label="Ours">{typeset(_unbroken(claim.measured))}</td>'
+                f'<td data-label="Verdict"><span class="verdict {mark}">{claim.verdict}</span></td></tr>'
+            )
+        errors = any(claim.standard_error is not None for claim in self.claims)
+        exception = ", or the standard error where it says so" if errors else ""
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Paper", "Ours", "Verdict"))
+        return (
+            f'<table class="memcomp-claims"><caption>Claims of this chapter, {self.profile} profile. '
+            f"± is one standard deviation over n runs{exception}.</caption>\n"
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
+        )
 
 
 def report(chapter, claims, profile="quick"):
@@ -369,7 +346,7 @@ def report(chapter, claims, profile="quick"):
 
     Returns
     -------
-    Report
+    Chapter
         Displayed as a table, with the metadata ``{"memcomp_claims": [...]}``.
 
     Raises
@@ -379,12 +356,6 @@ def report(chapter, claims, profile="quick"):
     TypeError
         If an element is not a `Claim`.
     """
-    result = Report(chapter, claims, profile)
-    if profile != "quick":
-        folder = records.results_root() / profile / "claims"
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {"chapter": chapter, "profile": profile, "claims": result.as_data()}
-        content["provenance"] = records.provenance()
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        records.write_atomically(os.fspath(folder / f"{chapter}.json"), text)
-    return result
+    collected = Chapter(chapter, profile)
+    collected.claims += claims
+    return collected.report()

@@ -55,7 +55,7 @@ def default_workers(workers=None, per_gpu=1):
 
 
 @contextlib.contextmanager
-def connect(workers=None, scheduler=None, slurm=None, *, per_gpu=1, folder):
+def connect(workers=None, scheduler=None, slurm=None, *, per_gpu=1, folder=None):
     """Yield a Dask client; what was started for it ends with it.
 
     Parameters
@@ -68,9 +68,10 @@ def connect(workers=None, scheduler=None, slurm=None, *, per_gpu=1, folder):
     slurm : path-like, optional
         YAML file of options for ``dask_jobqueue.SLURMCluster``, and ``jobs``, the number of jobs.
     per_gpu : int
-        Workers that share one GPU. Each worker sees only its own GPU.
-    folder : path-like
-        For what workers write besides their results, such as the logs of Slurm jobs.
+        Workers that share one GPU. Each worker sees only its own GPU; with 0 all see what this process sees.
+    folder : path-like, optional
+        For what workers write besides their results, such as the logs of Slurm jobs. By default a temporary
+        folder; Slurm jobs need one.
 
     Yields
     ------
@@ -82,34 +83,8 @@ def connect(workers=None, scheduler=None, slurm=None, *, per_gpu=1, folder):
         If the file of options is not what it should be.
     OSError
         If no scheduler answers at the address.
-    """
-    import dask
-    from dask.distributed import Client
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set(SETTINGS | {"temporary-directory": str(folder)}))  # not /tmp
-        if scheduler:
-            address = scheduler
-        elif slurm:
-            address = stack.enter_context(_slurm(Path(slurm), Path(folder)))
-        else:
-            address = stack.enter_context(_local(default_workers(workers, per_gpu), gpus()))
-        yield stack.enter_context(Client(address, timeout="15s"))
-
-
-@contextlib.contextmanager
-def local(workers, folder=None):
-    """Yield a client of one-thread worker processes on this machine; they end with it or with us.
-
-    Parameters
-    ----------
-    workers : int
-    folder : path-like, optional
-        For what workers write besides their results; by default a temporary folder.
-
-    Yields
-    ------
-    dask.distributed.Client
+    RuntimeError
+        If a script starts workers that import it, and would start workers again.
     """
     import dask
     from dask.distributed import Client
@@ -117,17 +92,17 @@ def local(workers, folder=None):
     settings = SETTINGS | ({"temporary-directory": str(folder)} if folder else {})
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(settings))
-        try:
-            address = stack.enter_context(_local(workers))
-        except RuntimeError as error:
-            raise RuntimeError(
-                "the worker processes did not start. A script that computes on several of them must do so "
-                'under `if __name__ == "__main__":`, because each worker imports the script'
-            ) from error
-        yield stack.enter_context(Client(address))
+        if scheduler:
+            address = scheduler
+        elif slurm:
+            address = stack.enter_context(_slurm(Path(slurm), Path(folder)))
+        else:
+            address = stack.enter_context(_local(default_workers(workers, per_gpu), per_gpu and gpus()))
+        yield stack.enter_context(Client(address, timeout="15s"))
 
 
-def _local(workers, devices=0):
+def _local(workers, devices):
+    """Return a Dask cluster of one-thread workers on this machine, which share its GPUs one each."""
     from dask.distributed import Nanny, Scheduler, SpecCluster
 
     # Else Dask kills a worker by an estimate of its memory.
@@ -137,7 +112,13 @@ def _local(workers, devices=0):
         sees = {"CUDA_VISIBLE_DEVICES": _visible(number % devices)} if devices else {}
         spec[number] = {"cls": Nanny, "options": options | {"env": sees}}
     address = {"host": "127.0.0.1", "port": 0, "dashboard": True, "dashboard_address": "127.0.0.1:0"}
-    return SpecCluster(spec, {"cls": Scheduler, "options": address}, silence_logs=logging.CRITICAL)
+    try:
+        return SpecCluster(spec, {"cls": Scheduler, "options": address}, silence_logs=logging.CRITICAL)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "the worker processes did not start. A script that computes on several of them must do so "
+            'under `if __name__ == "__main__":`, because each worker imports the script'
+        ) from error
 
 
 def _visible(number):
@@ -191,7 +172,7 @@ def _slurm(path, folder):
             running.loop.add_callback(ask.stop)
 
 
-def each(client, function, calls):
+def each(client, function, calls, label):
     """Run a function on a cluster for each of some calls; yield what comes of each as it ends.
 
     Parameters
@@ -201,6 +182,8 @@ def each(client, function, calls):
         Importable by the workers.
     calls : dict of str to tuple
         Arguments of each call, by a name.
+    label : str
+        What the dashboard shows for them.
 
     Yields
     ------
@@ -225,7 +208,7 @@ def each(client, function, calls):
             # every call that it had been given, and would give up on those that never began.
             while queue and len(flying) < max(1, sum(client.nthreads().values())):
                 name, arguments = queue.pop(0)
-                flying[client.submit(function, *arguments, key=f"{name}-{run_id}", pure=False)] = name
+                flying[client.submit(function, *arguments, key=f"{label}-{name}-{run_id}", pure=False)] = name
             try:
                 done = wait(list(flying), timeout=5, return_when="FIRST_COMPLETED").done
             except TimeoutError:
@@ -259,7 +242,7 @@ def _death_notice(future):
 def _kept(workers, folder):
     """Return a client of worker processes that stay until this process ends."""
     stack = contextlib.ExitStack()
-    client = stack.enter_context(local(workers, folder))
+    client = stack.enter_context(connect(workers, per_gpu=0, folder=folder))
     atexit.register(stack.close)
     return client
 
@@ -276,7 +259,7 @@ def in_order(function, items, workers=None, folder=None):
     workers : int, optional
         By default one per core.
     folder : path-like, optional
-        As for `local`.
+        As for `connect`.
 
     Returns
     -------

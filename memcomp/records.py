@@ -179,21 +179,8 @@ def plain_config(config):
 
 def _plain(value, where, arrays=True):
     """Copy ``value`` as JSON-able Python objects; ``where`` names the entry in error messages."""
-    if value is None or isinstance(value, bool | np.bool_):
-        return None if value is None else bool(value)
-    if isinstance(value, str):
-        if os.path.isabs(value):
-            raise ValueError(
-                f"{where} is an absolute path, {value!r}: it would tie the record to one machine. Give paths "
-                "to the run function with functools.partial or an environment variable"
-            )
-        return str(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        if not math.isfinite(value):
-            raise ValueError(f"{where} is {float(value)}; only finite numbers are stored")
-        return float(value)
+    if isinstance(value, np.generic) or (arrays and hasattr(value, "tolist")):
+        value = value.tolist()  # NumPy's scalars and arrays, torch's tensors
     if isinstance(value, dict):
         wrong = [key for key in value if not isinstance(key, str)]
         if wrong:
@@ -201,8 +188,15 @@ def _plain(value, where, arrays=True):
         return {str(key): _plain(item, f"{where}.{key}", arrays) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, f"{where}[{i}]", arrays) for i, item in enumerate(value)]
-    if arrays and hasattr(value, "tolist"):  # NumPy's arrays, torch's tensors
-        return _plain(value.tolist(), where)
+    if isinstance(value, str) and os.path.isabs(value):
+        raise ValueError(
+            f"{where} is an absolute path, {value!r}: it would tie the record to one machine. Give paths "
+            "to the run function with functools.partial or an environment variable"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}; only finite numbers are stored")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
     expected = "a number, text, bool, None, list or dict" + (" or an array" if arrays else "")
     raise TypeError(f"{where} is of type {type(value).__name__}; expected {expected}")
 
@@ -298,10 +292,9 @@ def results_root():
         ``$MEMCOMP_RESULTS`` if it is set; else ``results`` in the repository that holds this package; else,
         for a package installed elsewhere, ``results`` in the working directory.
     """
-    if os.environ.get("MEMCOMP_RESULTS"):
-        return pathlib.Path(os.environ["MEMCOMP_RESULTS"]).absolute()
-    repository = _repository()
-    return (repository or pathlib.Path.cwd()) / "results"
+    if chosen := os.environ.get("MEMCOMP_RESULTS"):
+        return pathlib.Path(chosen).absolute()
+    return (_repository() or pathlib.Path.cwd()) / "results"
 
 
 def _repository():
@@ -344,10 +337,7 @@ def _checksum(record):
 
 
 def _write_record(path, record):
-    lines = (
-        f" {json.dumps(name)}: {json.dumps(record[name], ensure_ascii=False, allow_nan=False)}"
-        for name in FIELDS
-    )
+    lines = (f" {json.dumps(name)}: {json.dumps(record[name], ensure_ascii=False)}" for name in FIELDS)
     write_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
@@ -372,14 +362,13 @@ def read(path):
         If there is no such file.
     """
     path = pathlib.Path(path)
-    content = path.read_bytes()
     try:
-        record = json.loads(content)
+        record = json.loads(path.read_bytes())
         problem = _problem(record, path)
     except ValueError as error:  # no UTF-8, no JSON
         problem = f"it is not readable as JSON ({error})"
     if problem:
-        shown = _shown(path)
+        shown = os.path.relpath(path)  # as a person would type it
         raise RecordError(
             f"damaged record {shown}: {problem}. Delete the file to have the point computed again, or "
             f"restore it with: git checkout -- {shown}"
@@ -390,13 +379,10 @@ def read(path):
 def _problem(record, path):
     if not isinstance(record, dict):
         return "it is not a JSON object"
-    missing, unknown = [f for f in FIELDS if f not in record], [f for f in record if f not in FIELDS]
-    if missing or unknown:
-        return " and ".join(
-            f"{what} {', '.join(map(repr, fields))}"
-            for what, fields in (("it lacks the field", missing), ("it has the unknown field", unknown))
-            if fields
-        )
+    problems = [f"it lacks the field {name!r}" for name in FIELDS if name not in record]
+    problems += [f"it has the unknown field {name!r}" for name in record if name not in FIELDS]
+    if problems:
+        return " and ".join(problems)
     try:
         if record["checksum"] != _checksum(record):
             return "its checksum does not match its content"
@@ -408,14 +394,6 @@ def _problem(record, path):
     if path.parent.name != record["experiment"] or path.parent.parent.name != record["profile"]:
         return f"it belongs to {record['profile']}/{record['experiment']}, not to this folder"
     return None
-
-
-def _shown(path):
-    """Path as a person would type it from the working directory, where that is possible."""
-    try:
-        return path.absolute().relative_to(pathlib.Path.cwd()).as_posix()
-    except ValueError:
-        return str(path)
 
 
 def load(experiment, profile="quick", root=None, version=None):
@@ -447,8 +425,8 @@ def load(experiment, profile="quick", root=None, version=None):
     versions = sorted({record["version"] for record in found})
     if version is None and len(versions) > 1:
         raise RecordError(
-            f"{_shown(folder)} holds records of versions {', '.join(map(str, versions))}; they must not be "
-            "mixed: pass version=…, or delete the outdated ones"
+            f"{os.path.relpath(folder)} holds records of versions {', '.join(map(str, versions))}; they must "
+            "not be mixed: pass version=…, or delete the outdated ones"
         )
     return [record for record in found if version is None or record["version"] == version]
 
@@ -523,25 +501,21 @@ def _compute(run, config, key, job):
         ``("failed", (error, traceback))``. Errors travel as text: an exception may be of a class that the
         client cannot load.
     """
-    path = os.path.join(job.folder, f"{key}.json")
-    shared = os.path.isdir(job.folder)  # a worker on another machine may not see the client's folder
+    folder = pathlib.Path(job.folder)
+    path = folder / f"{key}.json"
+    shared = folder.is_dir()  # a worker on another machine may not see the client's folder
     try:
-        with (
-            _lock(os.path.join(job.folder, f".{key}.lock"))
-            if shared
-            else contextlib.nullcontext(True) as mine
-        ):
+        with _lock(folder / f".{key}.lock") if shared else contextlib.nullcontext(True) as mine:
             if not mine:
                 return "busy", None
-            if shared and not job.recompute and os.path.exists(path):
+            if shared and not job.recompute and path.exists():
                 return "done", read(path)  # finished by another process since the client looked
-            checkpoint = os.path.join(job.folder, f".{key}.checkpoint") if shared else None
             if job.recompute:
-                _remove_leftovers(job.folder, key)
-            record = _run_point(run, config, key, job, checkpoint)
+                _remove_leftovers(folder, key)
+            record = _run_point(run, config, key, job, str(folder / f".{key}.checkpoint") if shared else None)
             if shared:
                 _write_record(path, record)
-                _remove_leftovers(job.folder, key)
+                _remove_leftovers(folder, key)
             return "done", record
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -551,27 +525,25 @@ def _compute(run, config, key, job):
 def _remove_leftovers(folder, key):
     """Delete a point's checkpoint, and what a process left that was killed while it wrote."""
     for pattern in (f".{key}.json.*.tmp", f".{key}.checkpoint*"):
-        for path in pathlib.Path(folder).glob(pattern):
+        for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
 
 def _run_point(run, config, key, job, checkpoint):
-    more = {}
-    if checkpoint and "checkpoint" in inspect.signature(run).parameters:
-        more["checkpoint"] = checkpoint
-    with _arithmetic(job.threads):
+    more = {"checkpoint": checkpoint} if "checkpoint" in inspect.signature(run).parameters else {}
+    with _arithmetic(job.threads) as threads:
         start = time.perf_counter()
-        result = run(copy.deepcopy(config), **more)
+        metrics = run(copy.deepcopy(config), **more)
         seconds = time.perf_counter() - start
-        threads = _torch().get_num_threads()
-    if not isinstance(result, dict):
-        raise TypeError(f"{job.experiment} returned {type(result).__name__}; expected a dict of metrics")
-    data = result.get("data")
+    if not isinstance(metrics, dict):
+        raise TypeError(f"{job.experiment} returned {type(metrics).__name__}; expected a dict of metrics")
+    metrics = dict(metrics)
+    data = metrics.pop("data", None)
     if data is not None and not (isinstance(data, dict) and isinstance(data.get("source"), str)):
         raise TypeError(f"{job.experiment} returned data={data!r}; expected {{'source': …, 'sha256': …}}")
-    metrics = {name: value for name, value in result.items() if name != "data"}
     if not metrics:
         raise ValueError(f"{job.experiment} returned no metrics")
+    run_on = {"device": _device(run), "threads": threads, "seconds": round(seconds, 3)}
     record = {
         "key": key,
         "experiment": job.experiment,
@@ -581,53 +553,36 @@ def _run_point(run, config, key, job, checkpoint):
         "given": _given(config),
         "metrics": _plain(metrics, "metrics"),
         "data": _plain(data, "data"),
-        "provenance": {
-            **provenance(job.code),
-            "device": _device(run),
-            "threads": threads,
-            "seconds": round(seconds, 3),
-        },
+        "provenance": provenance(job.code) | run_on,
     }
     return {**record, "checksum": _checksum(record)}
 
 
 @contextlib.contextmanager
 def _arithmetic(threads):
-    """Fix what changes the bits or the speed of a point: number of threads, subnormal numbers."""
+    """Fix what changes the bits or the speed of a point: number of threads, which is yielded, subnormals."""
+    import torch  # takes seconds, and a page that only loads records does without
+
     from memcomp.training import flushing
 
-    torch = _torch()
     before = torch.get_num_threads()
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or before)
     try:
         with flushing():  # while it is trained and while it is evaluated
-            yield
+            yield threads or before
     finally:
         torch.set_num_threads(before)
 
 
-def _torch():
-    import torch  # takes seconds, and a page that only loads records does without
-
-    return torch
-
-
 @functools.cache
 def _version(name):
-    try:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _device(run):
     """Name of the processor of a run: that of the argument ``device``, which the run function was given."""
-    while isinstance(run, functools.partial):
-        if "device" in run.keywords:
-            return device_name(str(run.keywords["device"]))
-        run = run.func
-    device = inspect.signature(run).parameters.get("device")
+    device = inspect.signature(run).parameters.get("device")  # of a partial, with what it was given
     return device_name("cpu" if device is None else str(device.default))
 
 
@@ -643,25 +598,19 @@ def device_name(kind="cpu"):
     -------
     str
     """
-    return _torch().cuda.get_device_name(kind) if kind.startswith("cuda") else _cpu_model()
+    import torch
+
+    return torch.cuda.get_device_name(kind) if kind.startswith("cuda") else _cpu_model()
 
 
 @functools.cache
 def _cpu_model():
+    if sys.platform == "darwin":
+        return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
     with contextlib.suppress(OSError):
         for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("model name", "Model")):
                 return line.partition(":")[2].strip()
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        name = subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-        if name:
-            return name
     return platform.machine()
 
 
@@ -690,15 +639,13 @@ def provenance(code=None):
 def _code_state():
     """Commit of the repository that holds the package, and whether the package differs from it."""
     repository = _repository()
-    if repository is not None and (repository / ".git").exists():
+    if repository and (repository / ".git").exists():
+        git = functools.partial(
+            subprocess.check_output, cwd=repository, stderr=subprocess.DEVNULL, text=True, timeout=60
+        )
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            git = functools.partial(
-                subprocess.run, cwd=repository, capture_output=True, text=True, check=True, timeout=60
-            )
-            commit = git(["git", "rev-parse", "HEAD"]).stdout.strip()
-            changed = git(
-                ["git", "--no-optional-locks", "status", "--porcelain", "--", "memcomp"]
-            ).stdout.strip()
+            commit = git(["git", "rev-parse", "HEAD"]).strip()
+            changed = git(["git", "--no-optional-locks", "status", "--porcelain", "--", "memcomp"])
             return {"commit": commit, "dirty": bool(changed)}
     return {"commit": None, "dirty": None}
 
@@ -766,27 +713,20 @@ def collect(
     configs = [_as_config(name, config) for config in grid]
     folder = _folder(root, profile, name)
     keys = [key_of(name, version, config) for config in configs]
-    points = dict(zip(reversed(keys), reversed(configs)))  # the first of equal configs is the one that runs
-    points = {key: points[key] for key in dict.fromkeys(keys)}
+    points = {}
+    for key, config in zip(keys, configs):
+        points.setdefault(key, config)  # the first of equal configs is the one that runs
 
     found = {}
     if not recompute:
         stored = [path for key in points if (path := folder / f"{key}.json").exists()]
         found = {record["key"]: record for record in _read_all(stored)}
-    missing = {key: config for key, config in points.items() if key not in found}
     failures = {}
-    if missing:
+    if missing := {key: config for key, config in points.items() if key not in found}:
         folder.mkdir(parents=True, exist_ok=True)
         threads = 1 if client is None else None
         job = _Job(name, version, profile, str(folder), recompute, _code_state(), threads)
-        bar = tqdm(
-            total=len(points),
-            initial=len(found),
-            desc=name,
-            unit="point",
-            disable=not progress,
-            file=sys.stderr,
-        )
+        bar = tqdm(total=len(points), initial=len(found), desc=name, unit="point", disable=not progress)
         with bar, contextlib.closing(_outcomes(run, missing, job, client, workers)) as outcomes:
             for key, status, content in outcomes:
                 if status == "done":
@@ -827,39 +767,45 @@ def identify(run):
     TypeError
         If it is neither.
     """
-    function = run
-    while isinstance(function, functools.partial):
-        function = function.func
-    name, version = getattr(function, "experiment", None), getattr(function, "version", None)
-    if not callable(run) or name is None or version is None:
+    function = run.func if isinstance(run, functools.partial) else run
+    if not hasattr(function, "experiment"):
         raise TypeError(
             f'{run!r} is not an experiment: put @records.experiment("name", version=1) above the function'
         )
-    return name, version
+    return function.experiment, function.version
 
 
 def _outcomes(run, missing, job, client, workers):
-    """Compute the missing points; yield key, status and content of each as it ends."""
-    if workers == 0 and client is None:
-        yield from _in_rounds(missing, lambda todo: ((k, *_compute(run, c, k, job)) for k, c in todo.items()))
-        return
+    """Compute the missing points; yield key, status and content of each as it ends.
+
+    Points that another process is computing are come back to until each is stored, or free again.
+    """
     with contextlib.ExitStack() as stack:
-        if client is None:
+        if client is None and workers != 0:
             count = min(workers or cluster.cores(), len(missing))
-            client = stack.enter_context(cluster.local(count, runs_folder()))
-        yield from _in_rounds(missing, lambda todo: _on_cluster(run, todo, job, client))
+            client = stack.enter_context(cluster.connect(count, per_gpu=0, folder=runs_folder()))
+        todo = missing
+        while todo:
+            busy = {}
+            for key, status, content in _compute_all(run, todo, job, client):
+                if status == "busy":
+                    busy[key] = missing[key]
+                else:
+                    yield key, status, content
+            todo = busy
+            if todo:
+                time.sleep(0.5)
 
 
-def _on_cluster(run, todo, job, client):
+def _compute_all(run, todo, job, client):
+    if client is None:
+        yield from ((key, *_compute(run, config, key, job)) for key, config in todo.items())
+        return
     import cloudpickle
 
     # As bytes, so that the scheduler need not import the module of the experiment.
-    calls = {
-        f"{job.experiment}-{key}": (cloudpickle.dumps((run, config, key, job)),)
-        for key, config in todo.items()
-    }
-    for name, error, result in cluster.each(client, _compute_pickled, calls):
-        key = name.removeprefix(f"{job.experiment}-")
+    calls = {key: (cloudpickle.dumps((run, config, key, job)),) for key, config in todo.items()}
+    for key, error, result in cluster.each(client, _compute_pickled, calls, job.experiment):
         yield (key, "failed", (error, "")) if error else (key, *result)
 
 
@@ -875,21 +821,6 @@ def runs_folder():
     """Return where worker processes may leave files: ``runs`` in the checkout; None without one."""
     repository = _repository()
     return repository and repository / "runs"
-
-
-def _in_rounds(missing, compute):
-    """Come back to the points that another process is computing until each is stored, or free again."""
-    todo = missing
-    while todo:
-        busy = {}
-        for key, status, content in compute(todo):
-            if status == "busy":
-                busy[key] = missing[key]
-            else:
-                yield key, status, content
-        todo = busy
-        if todo:
-            time.sleep(0.5)
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -995,14 +926,15 @@ def describe(records):
     origins = [record["provenance"] for record in records]
     days = sorted({origin["created"][:10] for origin in origins})
     devices = sorted({f"{o['device']} ({o['threads']} thread{'s' * (o['threads'] != 1)})" for o in origins})
-    commits = sorted({_commit_text(origin) for origin in origins})
-    noun = "record" if len(records) == 1 else "records"
+    commits = sorted(
+        {(o["commit"] or "unknown")[:10] + " with uncommitted changes" * bool(o["dirty"]) for o in origins}
+    )
     when = f"on {days[0]}" if len(days) == 1 else f"from {days[0]} to {days[-1]}"
     different = _different_data(records)
     warning = f" They do not belong together: {different}." if different else ""
     return (
-        f"{len(records)} stored {noun}, computed {when} on {' and '.join(devices)}, "
-        f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}.{warning}"
+        f"{len(records)} stored record{'s' * (len(records) != 1)}, computed {when} "
+        f"on {' and '.join(devices)}, commit{'s' * (len(commits) != 1)} {', '.join(commits)}.{warning}"
     )
 
 
@@ -1023,9 +955,3 @@ def _different_data(found):
                 f"{data['sha256'][:10]}…"
             )
     return None
-
-
-def _commit_text(origin):
-    if origin["commit"] is None:
-        return "unknown"
-    return origin["commit"][:10] + (" with uncommitted changes" if origin["dirty"] else "")

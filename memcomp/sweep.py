@@ -110,7 +110,7 @@ class Summary:
     failed: list
 
 
-def sweep(grid, client, *, fresh=False, retry_failed=False, progress=True):
+def sweep(grid, client, *, fresh=False, retry_failed=False):
     """Compute the missing points of a grid on a cluster.
 
     What a point prints goes to ``runs/sweep/PROFILE/EXPERIMENT/KEY.log``, and the list of the points that
@@ -126,8 +126,6 @@ def sweep(grid, client, *, fresh=False, retry_failed=False, progress=True):
         Compute every point again, also those stored or failed.
     retry_failed : bool
         Try again what failed before.
-    progress : bool
-        Show a progress bar.
 
     Returns
     -------
@@ -141,33 +139,23 @@ def sweep(grid, client, *, fresh=False, retry_failed=False, progress=True):
     logs = chapters.project() / "runs" / "sweep" / grid.profile / grid.experiment
     logs.mkdir(parents=True, exist_ok=True)
     listed = logs / "failed.json"
-    failed = {one["key"]: one for one in json.loads(listed.read_text())} if listed.exists() else {}
-    failed = {key: one for key, one in failed.items() if key in grid.configs}
-    if fresh or retry_failed:
-        failed = {}
     missing = set(grid.configs if fresh else grid.missing())
-    failed = {key: one for key, one in failed.items() if key in missing}
-    todo = {key: config for key, config in grid.configs.items() if key not in failed}
-    computed = len(missing) - len(failed)
+    failed = {}
+    if listed.exists() and not (fresh or retry_failed):
+        failed = {one["key"]: one for one in json.loads(listed.read_text()) if one["key"] in missing}
+    todo = [config for key, config in grid.configs.items() if key not in failed]
     try:
-        records.collect(
-            _logging(grid.run, logs),
-            todo.values(),
-            client,
-            profile=grid.profile,
-            recompute=fresh,
-            progress=progress,
-        )
+        run = _logging(grid.run, logs)
+        records.collect(run, todo, client, profile=grid.profile, recompute=fresh)
     except records.PointsFailed as error:
         for key, (config, reason, trace) in zip(error.keys, error.failures):
             failed[key] = {"key": key, "config": config, "error": reason}
             if trace:
                 with open(logs / f"{key}.log", "a") as log:
                     log.write(chapters.without_paths(trace))
-        computed -= len(error.failures)
     records.write_atomically(listed, json.dumps(list(failed.values()), indent=1) + "\n")
-    stored = len(grid.configs) - len(missing)
-    return Summary(grid.experiment, len(grid.configs), stored, computed, list(failed.values()))
+    points, unstored = len(grid.configs), len(missing)
+    return Summary(grid.experiment, points, points - unstored, unstored - len(failed), list(failed.values()))
 
 
 def _logging(run, folder):
@@ -203,11 +191,11 @@ def estimate(grid):
     source : str
         What the estimate rests on: stored records of this device, or short runs made for the purpose.
     """
-    if grid.missing() and grid.lacks_gpu():
-        return None, NO_GPU
     todo = [grid.configs[key] for key in grid.missing()]
     if not todo:
         return 0.0, "nothing is missing"
+    if grid.lacks_gpu():
+        return None, NO_GPU
     here = records.device_name("cuda" if cluster.gpus() else "cpu")
     # Of this profile only: others have other networks.
     known = records.load(grid.experiment, grid.profile, version=records.identify(grid.run)[1])
