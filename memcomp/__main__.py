@@ -132,13 +132,15 @@ def _sweep(arguments):
     with cluster.connect(*where, per_gpu=arguments.per_gpu, folder=runs) as client:
         print(f"dashboard: {client.dashboard_link}", flush=True)
         for grid in found:
-            summary = sweep.sweep(grid, client, fresh=arguments.fresh, retry_failed=arguments.retry_failed)
+            stored, computed, lost = sweep.sweep(
+                grid, client, fresh=arguments.fresh, retry_failed=arguments.retry_failed
+            )
             print(
-                f"{summary.experiment}: {summary.points} points, {summary.stored} were stored, "
-                f"{summary.computed} computed, {len(summary.failed)} failed",
+                f"{grid.experiment}: {len(grid.configs)} points, {stored} were stored, {computed} computed, "
+                f"{len(lost)} failed",
                 flush=True,
             )
-            failed += summary.failed
+            failed += lost
     for one in failed:
         print(f"failed: {one['config']}\n  {one['error']}", file=sys.stderr)
     if failed:

@@ -223,9 +223,7 @@ def _as_config(name, config):
 def _given(config):
     """Return the names of a config's entries that say which point it is: those that are not defaults."""
     plain = _integral(plain_config(config))
-    if isinstance(config, dict):
-        return sorted(plain)
-    defaults = _integral(plain_config(defaults_of(type(config))))
+    defaults = {} if isinstance(config, dict) else _integral(plain_config(defaults_of(type(config))))
     return sorted(name for name in plain if name not in defaults or plain[name] != defaults[name])
 
 
@@ -465,12 +463,11 @@ def _lock(path):
         return
     except OSError as error:
         # No locks on this file system: a point may be computed twice, and nothing worse.
-        warnings.warn(f"cannot lock in {os.path.dirname(path)}: {error.strerror}", stacklevel=2)
+        warnings.warn(f"cannot lock in {path.parent}: {error.strerror}", stacklevel=2)
     try:
         yield True
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # while it is held, so that no other process can be holding this file
+        path.unlink(missing_ok=True)  # while it is held, so that no other process can be holding this file
         lock.release()
 
 

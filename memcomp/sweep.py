@@ -89,27 +89,6 @@ def _accepted(function, values):
     return {name: values[name] for name in inspect.signature(function).parameters if name in values}
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a sweep did with one grid.
-
-    Attributes
-    ----------
-    experiment : str
-        Name of the experiment.
-    points, stored, computed : int
-        Points of the grid, how many were stored before, how many were computed now.
-    failed : list of dict
-        ``key``, ``config`` and ``error`` of each point that failed, now or, if it was left out, before.
-    """
-
-    experiment: str
-    points: int
-    stored: int
-    computed: int
-    failed: list
-
-
 def sweep(grid, client, *, fresh=False, retry_failed=False):
     """Compute the missing points of a grid on a cluster.
 
@@ -129,7 +108,10 @@ def sweep(grid, client, *, fresh=False, retry_failed=False):
 
     Returns
     -------
-    Summary
+    stored, computed : int
+        How many points were stored before, and how many were computed now.
+    failed : list of dict
+        ``key``, ``config`` and ``error`` of each point that failed, now or, if it was left out, before.
 
     Raises
     ------
@@ -154,8 +136,7 @@ def sweep(grid, client, *, fresh=False, retry_failed=False):
                 with open(logs / f"{key}.log", "a") as log:
                     log.write(chapters.without_paths(trace))
     records.write_atomically(listed, json.dumps(list(failed.values()), indent=1) + "\n")
-    points, unstored = len(grid.configs), len(missing)
-    return Summary(grid.experiment, points, points - unstored, unstored - len(failed), list(failed.values()))
+    return len(grid.configs) - len(missing), len(missing) - len(failed), list(failed.values())
 
 
 def _logging(run, folder):

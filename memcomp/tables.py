@@ -78,16 +78,9 @@ class Table:
     def __init__(self, frame, caption=None, digits=3):
         self.caption = caption
         of = digits.get if isinstance(digits, dict) else lambda name, default: digits
-        columns = [_whole(frame.iloc[:, i]) for i in range(frame.shape[1])]
-        self.frame = pd.DataFrame(
-            {
-                i: [_shown(value, of(name, 3)) for value in column]
-                for i, (name, column) in enumerate(zip(frame.columns, columns))
-            },
-            index=frame.index,
-            dtype=object,
-        )
-        self.frame.columns = frame.columns
+        self.frame = frame.astype(object)
+        for i, name in enumerate(frame.columns):
+            self.frame.isetitem(i, [_shown(value, of(name, 3)) for value in _whole(frame.iloc[:, i])])
         self.index = not (isinstance(frame.index, pd.RangeIndex) and frame.index.name is None)
 
     def __repr__(self):
@@ -104,8 +97,9 @@ class Table:
             styler = styler.hide(axis="index")
         if self.caption:
             styler = styler.set_caption(typeset(self.caption))
-        styler = styler.format(typeset).format_index(lambda name: typeset(str(name)), axis=1)
-        styler = styler.format_index(lambda name: typeset(str(name)), axis=0)
+        styler = styler.format(typeset)
+        for axis in (0, 1):
+            styler = styler.format_index(lambda name: typeset(str(name)), axis=axis)
         markup = styler.to_html(doctype_html=False, exclude_styles=True)
         return f'<div class="memcomp-table" tabindex="0">{markup}</div>'
 
