@@ -132,14 +132,9 @@ def _sweep(arguments):
     with cluster.connect(*where, per_gpu=arguments.per_gpu, folder=runs) as client:
         print(f"dashboard: {client.dashboard_link}", flush=True)
         for grid in found:
-            stored, computed, lost = sweep.sweep(
-                grid, client, fresh=arguments.fresh, retry_failed=arguments.retry_failed
-            )
-            print(
-                f"{grid.experiment}: {len(grid.configs)} points, {stored} were stored, {computed} computed, "
-                f"{len(lost)} failed",
-                flush=True,
-            )
+            stored, computed, lost = sweep.sweep(grid, client, arguments.fresh, arguments.retry_failed)
+            done = f"{stored} were stored, {computed} computed, {len(lost)} failed"
+            print(f"{grid.experiment}: {len(grid.configs)} points, {done}", flush=True)
             failed += lost
     for one in failed:
         print(f"failed: {one['config']}\n  {one['error']}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The name under which notebooks load images; everything is made in :mod:`memcomp.data`."""
+"""The name under which images are loaded everywhere: :func:`memcomp.data.load` and what belongs to it."""
 
 from memcomp.data import POOLS, Pool, load, provenance
 

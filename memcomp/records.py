@@ -63,7 +63,7 @@ FIELDS = (
 )
 """Fields of a record, in the order in which they are written."""
 
-_CONFIGS = {}  # the class of an experiment's configs, by the experiment's name
+_CONFIGS = {}  # the class of an experiment's configs or None, by the experiment's name
 _DRAWN_BY = {}  # the fields of an experiment's configs that its data are drawn by, likewise
 
 _NAME = r"[a-z][a-z0-9_]*"
@@ -139,10 +139,7 @@ def experiment(name, version, config=None, drawn_by=()):
 
     def decorate(function):
         function.experiment, function.version = name, version
-        _CONFIGS.pop(name, None)
-        _DRAWN_BY[name] = tuple(drawn_by)
-        if config is not None:
-            _CONFIGS[name] = config
+        _CONFIGS[name], _DRAWN_BY[name] = config, tuple(drawn_by)
         return function
 
     return decorate
@@ -939,10 +936,9 @@ def _different_data(found):
     """Say which records of one source and the same draw were computed from different data; None if none."""
     seen = {}
     for record in found:
-        data = record["data"] or {}
-        if "sha256" not in data or record["experiment"] not in _DRAWN_BY:
+        data, fields = record["data"] or {}, _DRAWN_BY.get(record["experiment"])
+        if "sha256" not in data or fields is None:
             continue
-        fields = _DRAWN_BY[record["experiment"]]
         draw = record["experiment"], data["source"], *(record["config"][name] for name in fields)
         first = seen.setdefault(draw, record)
         if first["data"]["sha256"] != data["sha256"]:

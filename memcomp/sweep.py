@@ -89,7 +89,7 @@ def _accepted(function, values):
     return {name: values[name] for name in inspect.signature(function).parameters if name in values}
 
 
-def sweep(grid, client, *, fresh=False, retry_failed=False):
+def sweep(grid, client, fresh=False, retry_failed=False):
     """Compute the missing points of a grid on a cluster.
 
     What a point prints goes to ``runs/sweep/PROFILE/EXPERIMENT/KEY.log``, and the list of the points that

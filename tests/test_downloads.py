@@ -103,6 +103,9 @@ def test_everything_is_fetched_once_and_can_be_loaded(server, tmp_path):
     assert all(state.complete for state in downloads.fetch(root))
     assert len(asked) == first
     assert not list(root.rglob("*partial*"))
+    (root / "MNIST/raw/t10k-images-idx3-ubyte").unlink()  # its archive is read in its place
+    clear_caches()
+    assert downloads.check(root)[0].complete
 
 
 def test_checking_changes_nothing(server, tmp_path):

@@ -12,7 +12,7 @@ from torchvision.datasets import MNIST, Omniglot
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
 from memcomp import data
-from memcomp.data.store import DataError, clear_caches
+from memcomp.data.store import DataError, clear_caches, damaged
 
 MNIST_RAW = Path("MNIST", "raw")
 OMNIGLOT_CLASSES = 964  # characters in Omniglot's background set
@@ -70,11 +70,11 @@ def _same_as_archive(path, md5):
     """Return whether the file could be compared; raise if it differs."""
     if not path.exists():
         return False
+    unpacked, root = path.with_suffix(""), path.parents[2]
     if not check_integrity(path, md5):
-        raise DataError(f"{path} is damaged: its MD5 sum is not {md5}; run `memcomp data` to replace it")
-    unpacked = path.with_suffix("")
-    if gzip.decompress(path.read_bytes()) != unpacked.read_bytes():
-        raise DataError(f"{unpacked} differs from its archive; run `memcomp data` to replace it")
+        raise damaged(root, path, f"is damaged: its MD5 sum is not {md5}")
+    if unpacked.exists() and gzip.decompress(path.read_bytes()) != unpacked.read_bytes():
+        raise damaged(root, unpacked, "differs from its archive")
     return True
 
 

@@ -76,7 +76,7 @@ class Recipe:
     Attributes
     ----------
     dataset : str
-        Pool of digits, see :func:`memcomp.images.load`.
+        Pool of digits, see :func:`memcomp.data.load`.
     exponent : float
         Exponent of Zipf's law for the digits.
     target : str

@@ -141,7 +141,7 @@ def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
     device, progress, checkpoint
         See :func:`memcomp.training.fit`.
     data_root : path, optional
-        See :func:`memcomp.images.load`.
+        See :func:`memcomp.data.load`.
 
     Returns
     -------

@@ -30,7 +30,7 @@ class Config(base.Recipe):
     drawings : int
         Drawings of each of the ten glyphs: 1 for Table 1, 10 for Table 2.
     glyphs : str, optional
-        Pool of the glyphs, see :func:`memcomp.images.load`; by default the companion of the pool of digits,
+        Pool of the glyphs, see :func:`memcomp.data.load`; by default the companion of the pool of digits,
         Omniglot for MNIST.
     """
 
@@ -261,7 +261,7 @@ def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
     device, progress, checkpoint
         See :func:`memcomp.training.fit`.
     data_root : path, optional
-        See :func:`memcomp.images.load`.
+        See :func:`memcomp.data.load`.
 
     Returns
     -------
