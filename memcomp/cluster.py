@@ -22,6 +22,7 @@ SETTINGS = {
     # of a small network's time.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
 }
+DEATH_NOTICE = "its worker process died at every attempt: killed, or out of memory"
 RESUBMIT_SECONDS = 30  # how often it is looked whether a Slurm job has ended
 
 
@@ -218,7 +219,9 @@ def each(client, function, calls, label):
                 if future.status == "finished":
                     yield name, None, future.result()
                 elif future.status == "error":
-                    yield name, _death_notice(future), None
+                    error = future.exception()
+                    died = type(error).__name__ == "KilledWorker"
+                    yield name, DEATH_NOTICE if died else f"{type(error).__name__}: {error}", None
                 else:
                     raise ConnectionError(f"the scheduler dropped a point ({future.status})")
                 future.release()
@@ -229,13 +232,6 @@ def each(client, function, calls, label):
         ) from error
     finally:
         client.cancel(list(flying), force=True)
-
-
-def _death_notice(future):
-    error = future.exception()
-    if type(error).__name__ == "KilledWorker":
-        return "its worker process died at every attempt: killed, or out of memory"
-    return f"{type(error).__name__}: {error}"
 
 
 @functools.cache

@@ -37,14 +37,12 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
-import math
 import os
 import pathlib
 import pickle
 import platform
 import re
 import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -190,7 +188,7 @@ def _plain(value, where, arrays=True):
             f"{where} is an absolute path, {value!r}: it would tie the record to one machine. Give paths "
             "to the run function with functools.partial or an environment variable"
         )
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and not np.isfinite(value):
         raise ValueError(f"{where} is {value}; only finite numbers are stored")
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -384,10 +382,9 @@ def _problem(record, path):
         key = _hash(record["experiment"], record["version"], record["config"], record["given"])
     except (TypeError, ValueError, KeyError) as error:
         return f"its content is not that of a record ({error})"
-    if record["key"] != key or path.stem != key:
-        return f"its content belongs to the key {key}, not to this file name"
-    if path.parent.name != record["experiment"] or path.parent.parent.name != record["profile"]:
-        return f"it belongs to {record['profile']}/{record['experiment']}, not to this folder"
+    own = record["profile"], record["experiment"], key
+    if (path.parent.parent.name, path.parent.name, path.stem) != own or record["key"] != key:
+        return f"it belongs to the key {key} in {record['profile']}/{record['experiment']}, not to this file"
     return None
 
 
@@ -599,7 +596,7 @@ def device_name(kind="cpu"):
 
 @functools.cache
 def _cpu_model():
-    if sys.platform == "darwin":
+    if platform.system() == "Darwin":
         return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
     with contextlib.suppress(OSError):
         for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():

@@ -361,7 +361,7 @@ def test_a_record_under_another_name_or_in_another_folder_is_refused(stored, tmp
         collect(toy, GRID[1:2], root=tmp_path)
     (tmp_path / "paper").mkdir()
     folder.rename(tmp_path / "paper" / "toy")
-    with pytest.raises(records.RecordError, match="belongs to quick/toy"):
+    with pytest.raises(records.RecordError, match=r"belongs to the key .* in quick/toy, not to this file"):
         records.read(tmp_path / "paper" / "toy" / f"{stored[2]['key']}.json")
 
 
