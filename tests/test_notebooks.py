@@ -8,10 +8,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import nbclient
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -95,7 +99,7 @@ def defects(notebook, checkout, stored_form=True):
     if stored_form:
         outputs = [cell.outputs for cell in notebooks.code_cells(notebook)]
         counts = [cell.execution_count for cell in notebooks.code_cells(notebook)]
-        notebook = notebooks.finish(notebook, outputs, path)
+        notebook = notebooks.finish(notebook, outputs)
         for cell, count in zip(notebooks.code_cells(notebook), counts):
             cell.execution_count = count
     notebooks.write(notebook, path)
@@ -308,7 +312,7 @@ def test_failing_cell_is_named_and_the_other_notebooks_are_kept(checkout):
         run(checkout)
     message = str(caught.value)
     assert "02_bad.ipynb: cell 3 of 3 (id 'cell-1') failed" in message
-    assert "| y = 2" in message
+    assert "y = 2\n" in message
     assert "ZeroDivisionError: division by zero" in message
     assert "01_good" not in message
     make(checkout / "notebooks" / "02_bad.ipynb", "x = 1")
@@ -328,31 +332,51 @@ def test_endless_cell_is_stopped(checkout):
         run(checkout, timeout=2)
 
 
-def test_kernel_that_does_not_start_gets_one_more_chance(checkout, monkeypatch):
-    import nbclient
+def test_kernel_that_does_not_start_is_reported(checkout, monkeypatch):
+    async def refuse(self, **options):
+        raise RuntimeError("Kernel died before replying to kernel_info")
 
-    path = make(checkout / "notebooks" / "01_test.ipynb", "print('started')")
-    starts = []
-    execute = nbclient.NotebookClient.execute
+    make(checkout / "notebooks" / "01_test.ipynb", "print('started')")
+    monkeypatch.setattr(nbclient.NotebookClient, "async_start_new_kernel", refuse)
+    with pytest.raises(
+        notebooks.NotebookError, match=r"01_test.ipynb: the kernel did not start(.|\n)*Kernel died"
+    ):
+        run(checkout)
 
-    def refuse_once(self):
-        starts.append(self)
-        if len(starts) == 1:
-            raise RuntimeError("Address already in use")
-        return execute(self)
 
-    monkeypatch.setattr(nbclient.NotebookClient, "execute", refuse_once)
-    for name in ("OMP_NUM_THREADS", "PYTHONPATH", "PYTHONHASHSEED", "MPLBACKEND"):
-        monkeypatch.setenv(name, "1")
-    result = notebooks.execute_here(path, checkout, threads=1, timeout=60)
-    assert result["outputs"][0][0]["text"] == "started\n"
+def test_kernels_have_their_share_of_the_cores_and_this_checkout(checkout, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    names = ["OMP_NUM_THREADS", "PYTHONPATH", "PYTHONHASHSEED", "MPLBACKEND"]
+    source = f"import os\nprint(*(str(os.environ.get(name)).split(os.pathsep)[0] for name in {names}))"
+    make(checkout / "notebooks" / "01_test.ipynb", source)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(6), raising=False)
+    (executed,), _ = run(checkout, jobs=3)
+    threads, path, seed, backend = texts(executed)[0].split()
+    assert (threads, path, seed) == ("6", str(checkout), "0")  # one notebook has all cores
+    assert backend == "module"  # module://matplotlib_inline, which turns figures into outputs
 
-    def refuse(self):
-        raise RuntimeError("Address already in use")
 
-    monkeypatch.setattr(nbclient.NotebookClient, "execute", refuse)
-    result = notebooks.execute_here(path, checkout, threads=1, timeout=60)
-    assert "the kernel did not start, twice: RuntimeError: Address already in use" in result["error"]
+def test_interrupt_ends_every_notebook_and_its_kernel(checkout):
+    """nbclient alone would end one kernel and leave the run waiting for the others."""
+    sleep = "import os, pathlib, time\npathlib.Path(f'{os.getpid()}.pid').touch()\ntime.sleep(300)"
+    for name in ("01_one", "02_two"):
+        make(checkout / "notebooks" / f"{name}.ipynb", sleep)
+    paths = sorted((checkout / "notebooks").glob("*.ipynb"))
+    command = [sys.executable, "-m", "tools.notebooks", "--fresh", "--jobs", "2", *paths]
+    # Of another checkout, so that nothing is kept in this one.
+    shutil.copytree(ROOT / "tools", checkout / "tools")
+    shutil.copytree(ROOT / "memcomp", checkout / "memcomp")
+    process = subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    end = time.monotonic() + 120
+    while len(kernels := list((checkout / "notebooks").glob("*.pid"))) < 2 and time.monotonic() < end:
+        time.sleep(0.2)
+    assert len(kernels) == 2
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    for kernel in kernels:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(kernel.stem), 0)
 
 
 # --- the cache of executions -----------------------------------------------------------------------------
@@ -406,12 +430,11 @@ def counted(monkeypatch):
     """Replace the execution itself by a count of how often it is asked for."""
     calls = []
 
-    def pretend(path, root, threads, timeout):
+    async def pretend(path, notebook, root, threads, timeout):
         calls.append(path.stem)
-        notebook = notebooks.read(path)
         return {"seconds": 1.0, "outputs": [[] for _ in notebooks.code_cells(notebook)]}
 
-    monkeypatch.setattr(notebooks, "execute_apart", pretend)
+    monkeypatch.setattr(notebooks, "execute_one", pretend)
     return calls
 
 
@@ -628,6 +651,7 @@ def test_warning_fails_every_build_until_it_is_gone(library):
         result = build(library)
         assert result.returncode == 1
         assert "nowhere" in result.stderr
+        assert not html.exists()
 
     index.write_text("# Front page\n\nHello.\n")
     make(library / "notebooks" / "02_gone.ipynb", "1;")
@@ -644,18 +668,27 @@ def test_warning_fails_every_build_until_it_is_gone(library):
     assert "package-2 record-1 7" in (html / "notebooks" / "01_test.html").read_text()
 
 
-def test_unchanged_files_stay_as_old_as_they_are(library, monkeypatch):
+def test_pages_are_laid_out_with_executed_notebooks_and_the_files_they_show(library, monkeypatch):
     counted(monkeypatch)
+    (library / "book" / "gone.md").write_text("# Gone\n")
     executed, _ = run(library)
+    book.stage(library, executed)
+    (library / "book" / "gone.md").unlink()
     source = book.stage(library, executed)
-    before = {path: path.stat().st_mtime_ns for path in source.rglob("*") if path.is_file()}
-    (library / "book" / "index.md").write_text("# Another front page\n")
-    (library / "book" / "new.md").write_text("# New\n\n```{literalinclude} ../memcomp/part.py\n```\n")
-    book.stage(library, executed)
-    after = {path: path.stat().st_mtime_ns for path in source.rglob("*") if path.is_file()}
-    changed = {path.relative_to(source).as_posix() for path in after if before.get(path) != after[path]}
-    assert changed == {"book/index.md", "book/new.md", "memcomp/part.py"}
-    (library / "book" / "new.md").unlink()
-    book.stage(library, executed)
-    assert not (source / "book" / "new.md").exists()
-    assert not (source / "memcomp" / "part.py").exists()
+    staged = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    expected = {"_config.yml", "_toc.yml", "execution.json", "notebooks/01_test.ipynb"}
+    assert expected | {"book/index.md", "memcomp/part.py"} <= staged
+    assert "book/gone.md" not in staged
+    assert notebooks.read(source / "notebooks" / "01_test.ipynb").cells[1].execution_count == 1
+
+
+def test_second_build_waits_for_the_first(library, capsys):
+    (library / "_build").mkdir()
+    with book.build_lock(library):
+        waiting = threading.Thread(target=lambda: book.build_lock(library).lock.release())
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive()
+        assert "Another build is at work" in capsys.readouterr().out
+    waiting.join(30)
+    assert not waiting.is_alive()

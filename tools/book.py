@@ -2,32 +2,25 @@
 
     python -m tools.book
 
-Executed notebooks and pages are laid out as a copy of the checkout in `_build/source`, where only what
-changed is written, so that Sphinx reads only what changed. The book is in `_build/html`.
+Executed notebooks and pages are laid out as a copy of the checkout in `_build/source`. Every build renders
+all pages into an empty `_build/html`: half a minute, and nothing is left of what is no longer there.
 """
 
 import argparse
-import contextlib
-import fcntl
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import nbformat
+import filelock
 
 from tools import notebooks
 from tools.notebooks import ROOT, NotebookError, tell
 
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
-PROGRESS = re.compile(r"(?P<what>reading sources|writing output)\.\.\. \[ *(?P<percent>\d+)%\] (?P<page>\S+)")
-
-# A file that a page shows, which may lie anywhere in the checkout.
-INCLUDED = re.compile(r"^[`:]{3,}\{(?:include|literalinclude|figure|image)\}\s*(\S+)", flags=re.MULTILINE)
+# The folders whose files the pages are made of or show.
+SHOWN = ("book", "memcomp", "profiles", "tests/data")
 
 
 class BookError(Exception):
@@ -47,68 +40,44 @@ def chapters(root):
 
 
 def stage(root, executed):
-    """Bring `_build/source` up to date; leave a file that has not changed as old as it is."""
+    """Lay out what the pages are made from in `_build/source`: executed notebooks, not the stored ones."""
     source = root / "_build" / "source"
-    wanted = {}
-    for path in [root / "_config.yml", root / "_toc.yml", *sorted((root / "book").rglob("*"))]:
-        if path.is_file() and "__pycache__" not in path.parts:
-            wanted[path.relative_to(root)] = path.read_bytes()
-    for page in [name for name in wanted if name.suffix == ".md"]:
-        for target in INCLUDED.findall(wanted[page].decode()):
-            path = Path(os.path.normpath(root / page.parent / target))
-            if path.is_file() and path.is_relative_to(root):
-                wanted[path.relative_to(root)] = path.read_bytes()
+    shutil.rmtree(source, ignore_errors=True)
+    (source / "notebooks").mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(root / name, source)
+    for name in filter(lambda name: (root / name).exists(), SHOWN):
+        shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     times = {}
     for one in executed:
         name = one.path.relative_to(root)
-        wanted[name] = nbformat.writes(one.notebook).encode()
+        notebooks.write(one.notebook, source / name)
         times[name.with_suffix("").as_posix()] = {"seconds": one.seconds, "created": one.created}
-    wanted[Path("execution.json")] = json.dumps({"notebooks": times}, indent=1).encode()
-
-    for name, content in wanted.items():
-        target = source / name
-        if not target.exists() or target.read_bytes() != content:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-    for path in source.rglob("*"):
-        if path.is_file() and path.relative_to(source) not in wanted:
-            path.unlink()
+    (source / "execution.json").write_text(json.dumps({"notebooks": times}, indent=1))
     return source
 
 
 def render(root, source):
-    """Render `_build/source` to `_build/html`; every warning is an error."""
+    """Render `_build/source` afresh to `_build/html`; every warning is an error, and leaves no book."""
     build = root / "_build"
-    # Sphinx warns about a page when it reads it, so after a build that failed it must read all of them again.
-    unfinished = build / ".rendering"
-    if unfinished.exists():
-        shutil.rmtree(build / ".doctrees", ignore_errors=True)
-    unfinished.touch()
+    for folder in ("html", ".doctrees", "jupyter_execute"):
+        shutil.rmtree(build / folder, ignore_errors=True)
     jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     arguments = ["build", str(source), "--path-output", str(root), "-W", "-n", "--keep-going"]
-    process = subprocess.Popen([*jupyter_book, *arguments], cwd=root, stdout=subprocess.PIPE, text=True)
-    # Warnings and errors go to stderr, past this; of the rest, only which page is being worked on.
-    for line in process.stdout:
-        if match := PROGRESS.search(ANSI.sub("", line)):
-            tell(f"  {match['what']:<15} {match['percent']:>3} %  {match['page']}")
-    status = process.wait()
-    if status:
+    if subprocess.run([*jupyter_book, *arguments], cwd=root).returncode:
+        shutil.rmtree(build / "html", ignore_errors=True)
         raise BookError("the pages were not rendered without warnings; see the lines above")
-    unfinished.unlink()
     return build / "html" / "index.html"
 
 
-@contextlib.contextmanager
 def build_lock(root):
-    """Let one build at a time render a checkout's pages."""
-    (root / "_build").mkdir(exist_ok=True)
-    with open(root / "_build" / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            tell("Another build is at work in this checkout; waiting for it to end.")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    """Let one build at a time render a checkout's pages; release the lock at the end of a with-block."""
+    lock = filelock.FileLock(root / "_build" / ".lock")
+    try:
+        return lock.acquire(timeout=0)
+    except filelock.Timeout:
+        tell("Another build is at work in this checkout; waiting for it to end.")
+        return lock.acquire()
 
 
 def main(arguments=None):

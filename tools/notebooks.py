@@ -9,23 +9,22 @@ of everything that an output can depend on: see `fingerprint`.
 """
 
 import argparse
+import asyncio
 import copy
 import hashlib
 import json
 import os
 import re
 import signal
-import subprocess
 import sys
-import tempfile
-import threading
+import textwrap
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
+from nbclient import NotebookClient
 
 from memcomp.records import write_atomically
 
@@ -117,90 +116,54 @@ def write(notebook, path):
     write_atomically(path, nbformat.writes(notebook, version=nbformat.NO_CONVERT).rstrip("\n") + "\n")
 
 
-# --- one notebook, in a process of its own ---------------------------------------------------------------
+# --- execution -------------------------------------------------------------------------------------------
 
 
-def execute_here(path, root, threads, timeout):
-    """Execute one notebook in this process; return its outputs, or what failed, as a JSON-able dict."""
-    from nbclient import NotebookClient
+async def execute_one(path, notebook, root, threads, timeout):
+    """Execute a copy of one notebook in a kernel of its own; return seconds and each code cell's outputs.
 
-    for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
-        os.environ[f"{library}_NUM_THREADS"] = str(threads)
-    os.environ.pop("MPLBACKEND", None)  # the kernel's own backend turns figures into outputs
-    os.environ["PYTHONHASHSEED"] = "0"
-    # This checkout's memcomp, whichever one the environment has installed.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    Raises
+    ------
+    NotebookError
+        Naming the cell that failed and why.
+    """
+    notebook, running, loop = copy.deepcopy(notebook), [], asyncio.get_running_loop()
 
-    stored = read(path)
-    position = {}
+    def leave_signals(notebook):
+        """Undo that nbclient takes an interrupt as meant for one kernel: it is meant for the whole run."""
+        for one in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(one)
 
-    def note(cell, cell_index):
-        position.update(index=cell_index, cell=cell)
-
-    for last_try in (False, True):
-        notebook = copy.deepcopy(stored)
-        for cell in code_cells(notebook):
-            cell.outputs, cell.execution_count = [], None
-        position.clear()
-        client = NotebookClient(
-            notebook,
-            kernel_name="python3",
-            timeout=timeout,
-            startup_timeout=120,
-            record_timing=False,
-            coalesce_streams=True,
-            resources={"metadata": {"path": str(path.parent)}},
-            on_cell_execute=note,
-        )
-        started = time.monotonic()
-        try:
-            client.execute()
-        except Exception as error:  # a failing cell, a dead kernel, a port that was taken: all are reported
-            if not position and not last_try:
-                continue  # the kernel did not start: two kernels may have raced for one port
-            return {"error": describe(error, stored, position)}
-        seconds = time.monotonic() - started
-        return {"seconds": seconds, "outputs": [cell.outputs for cell in code_cells(notebook)]}
-
-
-def describe(error, notebook, position):
-    """Say which cell failed, how it begins and why."""
-    if not position:
-        return f"the kernel did not start, twice: {type(error).__name__}: {error}"
-    index, cell = position["index"], position["cell"]
-    lines = cell.source.strip().splitlines()
-    quoted = "".join(f"\n    | {line}" for line in lines[:6])
-    if len(lines) > 6:
-        quoted += f"\n    | … {len(lines) - 6} more lines"
-    reason = f"{type(error).__name__}: {error}"
-    if hasattr(error, "ename"):
-        reason = f"{error.ename}: {error.evalue}"
-        trace = re.sub(r"\x1b\[[0-9;]*m", "", str(error.traceback)).strip().splitlines()
-        reason += "".join(f"\n    {line}" for line in ["", *trace[-25:]])
-    return (
-        f"cell {index + 1} of {len(notebook.cells)} (id '{cell.get('id', '?')}') failed{quoted}\n    {reason}"
+    for cell in code_cells(notebook):
+        cell.outputs, cell.execution_count = [], None
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=timeout,
+        startup_timeout=120,
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+        on_notebook_start=leave_signals,
+        on_cell_execute=lambda cell, cell_index: running.append((cell_index, cell)),
     )
-
-
-def execute_apart(path, root, threads, timeout):
-    """Execute one notebook in a new process; return its outputs and seconds or raise NotebookError."""
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "answer.json"
-        task = json.dumps([str(path), str(root), threads, timeout, str(answer)])
-        here = Path(__file__).resolve().parents[1]
-        process = subprocess.run([sys.executable, "-m", "tools.notebooks", "--worker", task], cwd=here)
-        if not answer.exists():
-            reason = f"exit status {process.returncode}"
-            if process.returncode < 0:
-                reason = f"signal {signal.Signals(-process.returncode).name}; was there enough memory?"
-            raise NotebookError(f"{path.name}: the process that executed it ended early ({reason})")
-        result = json.loads(answer.read_text(encoding="utf-8"))
-    if "error" in result:
-        raise NotebookError(f"{path.name}: {result['error']}")
-    return result
-
-
-# --- all notebooks ---------------------------------------------------------------------------------------
+    libraries = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")
+    environment = os.environ | {f"{library}_NUM_THREADS": str(threads) for library in libraries}
+    environment.pop("MPLBACKEND", None)  # the kernel's own backend turns figures into outputs
+    # This checkout's memcomp, whichever one the environment has installed.
+    folders = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    started = time.monotonic()
+    try:
+        await client.async_execute(env=environment | {"PYTHONHASHSEED": "0", "PYTHONPATH": folders})
+    except Exception as error:  # a failing cell, a dead kernel, a kernel that did not start: all are reported
+        where = "the kernel did not start"
+        if running:
+            index, cell = running[-1]
+            where = f"cell {index + 1} of {len(notebook.cells)} (id '{cell.get('id', '?')}') failed"
+        reason = re.sub(r"\x1b\[[0-9;]*m", "", f"{type(error).__name__}: {error}")
+        raise NotebookError(f"{path.name}: {where}\n{textwrap.indent(reason, '    ')}") from None
+    seconds = round(time.monotonic() - started, 1)
+    return {"seconds": seconds, "outputs": [cell.outputs for cell in code_cells(notebook)]}
 
 
 def execute(paths, root=ROOT, *, fresh=False, jobs=None, timeout=1800, say=print):
@@ -243,42 +206,33 @@ def execute(paths, root=ROOT, *, fresh=False, jobs=None, timeout=1800, say=print
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = max(1, min(jobs or min(cores, 4), len(todo) or 1))
-    threads = max(1, cores // jobs)
-    lock = threading.Lock()
-    failures, done = [], 0
 
-    def run(path):
-        nonlocal done
-        with lock:
+    async def run(path, places):
+        async with places:
             say(f"  {path.stem:<28} started")
-        started = time.monotonic()
-        try:
-            result = execute_apart(path, root, threads, timeout)
-            entry = {
-                "key": key(notebooks[path], surroundings),
-                "seconds": round(result["seconds"], 1),
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "outputs": result["outputs"],
-            }
-            finish(notebooks[path], entry["outputs"], path)
-        except NotebookError as error:
-            with lock:
-                done += 1
-                failures.append(str(error))
-                say(f"  {path.stem:<28} FAILED after {time.monotonic() - started:.1f} s")
-            return
-        write_atomically(kept_path(path, root), json.dumps(entry))
-        with lock:
-            done += 1
-            kept[path] = {**entry, "from_cache": False}
-            say(f"  {path.stem:<28} done in {time.monotonic() - started:.1f} s ({done} of {len(todo)})")
+            try:
+                result = await execute_one(path, notebooks[path], root, max(1, cores // jobs), timeout)
+            except NotebookError:
+                say(f"  {path.stem:<28} FAILED")
+                raise
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        kept[path] = {"key": key(notebooks[path], surroundings), "created": created} | result
+        write_atomically(kept_path(path, root), json.dumps(kept[path]))
+        say(f"  {path.stem:<28} done in {result['seconds']:.1f} s ({len(kept)} of {len(paths)})")
 
-    with ThreadPoolExecutor(jobs) as pool:
+    async def run_all():
+        places = asyncio.Semaphore(jobs)
         # The longest first, so that it does not start when the others have ended.
-        for future in [pool.submit(run, path) for _, path in sorted(todo)]:
-            future.result()
+        tasks = [run(path, places) for _, path in sorted(todo)]
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    unchanged = set(kept)
+    failures = [error for error in asyncio.run(run_all()) if error]
+    for error in failures:
+        if not isinstance(error, NotebookError):
+            raise error
     if failures:
-        raise NotebookError("\n".join(failures))
+        raise NotebookError("\n".join(map(str, failures)))
     if todo and fingerprint(root) != surroundings:
         say(
             "  note: memcomp, a profile or a record changed while the notebooks ran; the next build will\n"
@@ -287,10 +241,10 @@ def execute(paths, root=ROOT, *, fresh=False, jobs=None, timeout=1800, say=print
     return [
         Executed(
             path,
-            finish(notebooks[path], kept[path]["outputs"], path),
+            finish(notebooks[path], kept[path]["outputs"]),
             kept[path]["seconds"],
             kept[path]["created"],
-            kept[path].get("from_cache", True),
+            path in unchanged,
         )
         for path in paths
     ]
@@ -313,7 +267,7 @@ def store(executed):
             f"{executed.path.name}: its code was changed while it was executed; nothing is stored"
         )
     outputs = [cell.outputs for cell in code_cells(executed.notebook)]
-    write(finish(current, outputs, executed.path), executed.path)
+    write(finish(current, outputs), executed.path)
 
 
 def kept_path(path, root):
@@ -329,7 +283,7 @@ def load_kept(path, root):
         return None
 
 
-def finish(notebook, outputs, path):
+def finish(notebook, outputs):
     """Return the notebook with these outputs and nothing that a second execution would change."""
     notebook = copy.deepcopy(notebook)
     notebook.metadata = nbformat.from_dict(
@@ -371,13 +325,7 @@ def main(arguments=None):
     parser.add_argument(
         "--timeout", type=int, default=1800, help="seconds that one cell may take (%(default)s)"
     )
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if options.worker:
-        path, root, threads, timeout, answer = json.loads(options.worker)
-        result = execute_here(Path(path), Path(root), threads, timeout)
-        write_atomically(answer, json.dumps(result))
-        return 0
     paths = [path.resolve() for path in options.paths] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     if options.check:
         from tools.checks import problems, repeated_figure_names

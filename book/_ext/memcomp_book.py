@@ -1,16 +1,15 @@
 """The parts of the book that Sphinx does not bring along.
 
 - MathJax out of a Python package instead of from another server.
-- ``memcomp-scorecard``: all claims of all chapters in one table.
+- ``memcomp-scorecard``: all claims of all chapters in one table; ``memcomp-findings``: some, as sentences.
 - ``memcomp-status``: what the pages were made with.
 - ``memcomp-figure``: a picture that a chapter drew, on another page.
-- ``memcomp-chapters``: the chapters of a part that exist, with a line about each.
-- The page of the package: every module, function and class, from the docstrings.
+- The page of the package: a list of its names under each module's docstring.
 - Numbers of figures and theorems that follow the notebooks' names: chapter 06 holds Figure 6.1.
-- Pages that no longer exist disappear from the output.
+
+The directives read the chapters' outputs and the records, which Sphinx does not watch: a build starts afresh.
 """
 
-import ast
 import base64
 import hashlib
 import html
@@ -20,57 +19,43 @@ import json
 import os
 import platform
 import re
-from collections import Counter, defaultdict
 from pathlib import Path
 from typing import ClassVar
 
 import nbformat
+import pandas as pd
 from docutils import nodes
 from docutils.parsers.rst import directives
-from sphinx.util import logging
+from sphinx.directives.patches import Figure
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 from memcomp.claims import MARKS, SCALES
-from memcomp.tables import typeset
-
-logger = logging.getLogger(__name__)
+from memcomp.tables import Table, typeset
 
 CHAPTER = re.compile(r"notebooks/(\d\d)_\w+$")
-VERDICTS = tuple(MARKS)
 PACKAGES = ("numpy", "scipy", "matplotlib", "torch", "torchvision", "mlxtend", "jupyter-book", "sphinx")
 
 
 def setup(app):
     """Register everything with Sphinx."""
     app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it; sphinx_comments is left out
+    app.set_html_assets_policy("always")  # else no MathJax where only a table holds formulas
     app.add_directive("memcomp-scorecard", Scorecard)
     app.add_directive("memcomp-findings", Findings)
     app.add_directive("memcomp-status", Status)
     app.add_directive("memcomp-figure", ChapterFigure)
-    app.add_directive("memcomp-chapters", Chapters)
     app.connect("config-inited", use_local_mathjax)
-    app.connect("env-get-outdated", pages_with_other_sources)
-    app.connect("source-read", list_modules)
+    app.connect("autodoc-process-docstring", list_names)
     app.connect("autodoc-process-docstring", keep_bars)
-    app.connect("doctree-read", number_chapter, priority=100)  # before Sphinx takes down the titles
-    app.connect("doctree-read", tell_proofs_apart)
+    app.connect("doctree-read", mend_ids)
     app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx has numbered
-    app.connect("env-before-read-docs", note_changes)
-    app.connect("env-updated", write_every_page)
-    app.connect("html-page-context", load_mathjax, priority=100)  # before Sphinx decides
     app.connect("html-page-context", drop_second_ids)
-    app.connect("build-finished", remove_leftovers)
-    # A changed extension or style sheet makes every page anew.
-    sources = [Path(__file__), *sorted((Path(__file__).parents[1] / "_static").glob("*"))]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
-    return {"version": "1", "env_version": int(digest.hexdigest()[:12], 16), "parallel_read_safe": True}
-
-
-# --- MathJax ---------------------------------------------------------------------------------------------
+    return {"version": "1", "parallel_read_safe": True}
 
 
 def use_local_mathjax(app, config):
-    """Copy MathJax into the book and let the pages load that copy."""
+    """Copy MathJax into the book and let the pages load that copy: one file, which also works unserved."""
     package = importlib.util.find_spec("sphinx-mathjax-offline")
     if package is None:
         raise RuntimeError("the package sphinx-mathjax-offline is missing; `make book` installs it")
@@ -83,107 +68,40 @@ def use_local_mathjax(app, config):
 
 
 def chapters(env):
-    """Return the book's notebooks as (document name, path), in order."""
-    found = sorted(name for name in env.found_docs if CHAPTER.match(name))
-    paths = [(name, Path(env.doc2path(name))) for name in found]
-    return [(name, path) for name, path in paths if path.suffix == ".ipynb"]
+    """Return the book's notebooks, read, by their document names, in order."""
+    names = sorted(name for name in env.found_docs if CHAPTER.match(name))
+    return {name: nbformat.read(env.doc2path(name), as_version=4) for name in names}
 
 
-def repository(env):
-    """Return the checkout that the pages belong to: the sources may be a copy inside its _build."""
-    for folder in (Path(env.srcdir), *Path(env.srcdir).parents):
-        if (folder / "pyproject.toml").exists():
-            return folder
-    raise RuntimeError(f"no pyproject.toml above {env.srcdir}: cannot find the results folder")
+def chapter_title(notebook):
+    """Return a chapter's title from its source: its page may not have been read yet."""
+    return re.search(r"^# (.+)$", notebook.cells[0].source, flags=re.MULTILINE).group(1).strip()
 
 
 def results_folder(env):
-    """Return the folder of records."""
-    return Path(os.environ.get("MEMCOMP_RESULTS") or repository(env) / "results")
+    """Return the folder of records of the checkout; the sources may be a copy inside its _build."""
+    if "MEMCOMP_RESULTS" in os.environ:
+        return Path(os.environ["MEMCOMP_RESULTS"])
+    for folder in (Path(env.srcdir), *Path(env.srcdir).parents):
+        if (folder / "pyproject.toml").exists():
+            return folder / "results"
+    raise RuntimeError(f"no pyproject.toml above {env.srcdir}: cannot find the results folder")
 
 
-def source_state(env):
-    """Hash everything that the scorecard, the status page and the pictures are made from."""
-    paths = [path for _, path in chapters(env)]
-    paths += sorted(results_folder(env).glob("*/*/*.json"))
-    paths += [Path(env.srcdir) / "execution.json"]
-    digest = hashlib.sha256(" ".join(modules(env)).encode())
-    for path in paths:
-        if path.exists():
-            digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def pages_with_other_sources(app, env, added, changed, removed):
-    """Have the pages read again whose directives read files that have changed."""
-    app.memcomp_removed = bool(removed)
-    state = source_state(env)
-    stale = getattr(env, "memcomp_state", None) != state
-    env.memcomp_state = state
-    return sorted(getattr(env, "memcomp_pages", set())) if stale else []
-
-
-class BookDirective(SphinxDirective):
-    """A directive whose page depends on the chapters' outputs and on the records."""
-
-    def run(self):
-        """Remember the page, then build its nodes."""
-        if not hasattr(self.env, "memcomp_pages"):
-            self.env.memcomp_pages = set()
-        self.env.memcomp_pages.add(self.env.docname)
-        return self.build()
-
-    def table(self, title, header, rows, classes=()):
-        """Return a table node; a cell is a text or a list of inline nodes."""
-        table = nodes.table(classes=["memcomp-table", *classes])
-        if title:
-            table += nodes.title("", title)
-        group = nodes.tgroup(cols=len(header))
-        table += group
-        for _ in header:
-            group += nodes.colspec(colwidth=1)
-        for section, lines in ((nodes.thead(), [header]), (nodes.tbody(), rows)):
-            group += section
-            for line in lines:
-                row = nodes.row()
-                section += row
-                for cell in line:
-                    content = [nodes.Text(cell)] if isinstance(cell, str) else cell
-                    row += nodes.entry("", nodes.paragraph("", "", *content))
-        return table
-
-    def link(self, docname, text=None, fragment=""):
-        """Return a link to a page of the book."""
-        here = self.env.app.builder.get_relative_uri(self.env.docname, docname)
-        title = text or chapter_title(self.env, docname)
-        return nodes.reference("", title, internal=True, refuri=here + fragment)
-
-
-def chapter_title(env, docname):
-    """Return a chapter's title, from its source: its page may not have been read yet."""
-    notebook = nbformat.read(env.doc2path(docname), as_version=4)
-    title = re.search(r"^# (.+)$", notebook.cells[0].source, flags=re.MULTILINE).group(1).strip()
-    return numbered(docname, title)
-
-
-def numbered(docname, title):
-    """Put the chapter's number before its title, unless its author did."""
-    return title if title[:1].isdigit() else f"{int(CHAPTER.match(docname).group(1))}. {title}"
-
-
-def claims_of(path):
+def claims_on_page(notebook):
     """Return the claims that a notebook's outputs carry."""
-    notebook = nbformat.read(path, as_version=4)
-    return [
-        claim
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-        for output in cell.outputs
-        for claim in output.get("metadata", {}).get("memcomp_claims", [])
-    ]
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    return [claim for output in outputs for claim in output.get("metadata", {}).get("memcomp_claims", [])]
 
 
-class Scorecard(BookDirective):
+def stored_claims(env):
+    """Return (document name, content) of each file of claims that a larger profile left."""
+    paths = sorted(results_folder(env).glob("*/claims/*.json"))
+    found = [(f"notebooks/{path.stem}", path) for path in paths]
+    return [(name, json.loads(path.read_text("utf-8"))) for name, path in found if name in env.found_docs]
+
+
+class Scorecard(SphinxDirective):
     """Every claim of every chapter, what was measured at quick scale beside what was measured at the paper's.
 
     A chapter that is cheap enough measures at the paper's scale with its quick profile already.
@@ -194,139 +112,94 @@ class Scorecard(BookDirective):
 
     option_spec: ClassVar = {"sources": directives.unchanged, "chapters": directives.unchanged}
 
-    def build(self):
+    def run(self):
         """Gather the claims, count the verdicts, write the table."""
-        scores = self.chosen(self.scores())
-        if not scores:
+        claims = self.gather()
+        if not claims:
             return [nodes.paragraph("", "No chapter has reported such a claim yet.")]
-        if self.options:
-            return [nodes.raw("", self.counts(scores) + self.body(scores), format="html")]
-        parts = self.glance(scores), self.counts(scores), self.filters(scores), self.body(scores)
+        every = pd.DataFrame(claims)
+        every["anchor"] = "claim-" + every["chapter"] + "-" + every["id"]
+        first = every.drop_duplicates("anchor").sort_values("docname", kind="stable").set_index("anchor")
+        latest = every.drop_duplicates(["anchor", "scale"], keep="last").set_index(["anchor", "scale"])
+        scales = [scale for scale in SCALES if scale in set(every["scale"])]
+        verdicts = latest["verdict"].unstack().reindex(index=first.index, columns=scales)
+        elsewhere = verdicts.isna() & False
+        if {"quick", "paper"} <= set(scales):  # the page itself measured at the paper's scale
+            elsewhere["quick"] = verdicts["quick"].isna() & verdicts["paper"].notna()
+        verdicts = verdicts.fillna("not run").mask(elsewhere, "")
+        measured = latest["measured"].unstack().reindex_like(verdicts).fillna("")
+        parts = [counts(first, verdicts), self.table(first, measured, verdicts)]
+        if not self.options:
+            parts = [self.glance(first, verdicts), parts[0], filters(first), parts[1]]
         return [nodes.raw("", f'<div class="memcomp-card">{"".join(parts)}</div>', format="html")]
 
-    def scores(self):
-        """Return all claims: (chapter, id) to the claim at each scale, and one that gives the statement."""
-        scores = {}  # "any" is the claim that gives the statement
-        for docname, path in chapters(self.env):
-            for claim in claims_of(path):
-                scores[docname, claim["id"]] = {claim["scale"]: claim, "any": claim, "on page": True}
-        for path in sorted(results_folder(self.env).glob("*/claims/*.json")):
-            docname = f"notebooks/{path.stem}"
-            if docname in self.env.found_docs:
-                for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]:
-                    score = scores.setdefault((docname, claim["id"]), {"any": claim})
-                    score[claim["scale"]] = claim
-        return scores
-
-    def chosen(self, scores):
-        """Return those of the claims that the options ask for; without options all."""
+    def gather(self):
+        """Return the claims that the options ask for, without options all: those on the pages come first."""
         sources, numbers = (
             [part.strip() for part in self.options.get(name, "").split(",") if part.strip()]
             for name in ("sources", "chapters")
         )
-        if not self.options:
-            return scores
         if not all(re.fullmatch(r"\d\d", number) for number in numbers):
             raise self.error(f"memcomp-scorecard: chapters are numbers of two digits, got {numbers}")
-        return {
-            (docname, identity): score
-            for (docname, identity), score in scores.items()
-            if CHAPTER.match(docname).group(1) in numbers
-            or any(source in score["any"]["source"] for source in sources)
-        }
-
-    def glance(self, scores):
-        """Return all claims as one mark each, by chapter and scale: linked, and named for screen readers."""
-        rows = []
-        for docname, claims in self.by_chapter(scores):
-            number, cells = CHAPTER.match(docname).group(1), []
-            for scale in self.scales(scores):
-                marks = "".join(
-                    f'<a class="mark {MARKS[name]}" href="#claim-{score["any"]["chapter"]}-{identity}" '
-                    f'title="{identity}: {name}" aria-label="{identity}: {name}"></a>'
-                    for identity, score in claims
-                    if (name := verdict(score, scale)) not in (None, "not run")
-                )
-                cells.append(f'<td data-label="{scale} scale">{marks}</td>')
-            title = html.escape(chapter_title(self.env, docname))
-            rows.append(f'<tr><th scope="row"><span>{number}</span> {title}</th>{"".join(cells)}</tr>')
-        head = "".join(f'<th scope="col">{scale} scale</th>' for scale in self.scales(scores))
-        legend = " ".join(f'<span><i class="mark {MARKS[name]}"></i> {name}</span>' for name in VERDICTS)
-        return (
-            f'<p class="memcomp-legend">{legend}</p><table class="memcomp-glance"><caption>Every claim as '
-            f'one mark, by chapter and scale.</caption><thead><tr><th scope="col">Chapter</th>{head}</tr>'
-            "</thead>"
-            f"<tbody>{''.join(rows)}</tbody></table>"
-        )
-
-    def scales(self, scores):
-        """Return the scales at which something was measured."""
-        return [scale for scale in SCALES if any(scale in score for score in scores.values())]
-
-    def by_chapter(self, scores):
-        """Return (docname, list of (id, score)) of each chapter, in reading order."""
-        groups = defaultdict(list)
-        for (docname, identity), score in scores.items():
-            groups[docname].append((identity, score))
-        return sorted(groups.items())
-
-    def counts(self, scores):
-        """Return the verdicts counted, per scale; a claim that another chapter tells again counts once."""
-        names, rows = (*VERDICTS, "not run"), []
-        once = [score for score in scores.values() if not score["any"].get("same_as")]
-        for scale in self.scales(scores):
-            tally = Counter(verdict(score, scale) for score in once)
-            cells = "".join(f'<td data-label="{name}">{tally[name]}</td>' for name in names)
-            rows.append(f'<tr><th scope="row">{scale} scale</th>{cells}</tr>')
-        head = "".join(f'<th scope="col">{name}</th>' for name in ("", *names))
-        again = len(scores) - len(once)
-        caption = "Verdicts, counted." + (f" {again} claims that are told twice count once." if again else "")
-        return (
-            f'<table class="memcomp-claims memcomp-counts"><caption>{caption}</caption>'
-            f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        )
-
-    def filters(self, scores):
-        """Return buttons that leave only some rows of the table; they need no script."""
-        chosen = [
-            (
-                "chapter",
-                [
-                    (f"c{CHAPTER.match(d).group(1)}", CHAPTER.match(d).group(1))
-                    for d, _ in self.by_chapter(scores)
-                ],
-            ),
-            ("verdict", [(f"v-{MARKS[name]}", name) for name in VERDICTS]),
-            ("source", [("s-paper", "the paper"), ("s-book", "this book")]),
+        self.titles, found = {}, []
+        for name, notebook in chapters(self.env).items():
+            self.titles[name] = html.escape(chapter_title(notebook))
+            found += [claim | {"docname": name, "on_page": True} for claim in claims_on_page(notebook)]
+        for name, stored in stored_claims(self.env):
+            found += [claim | {"docname": name, "on_page": False} for claim in stored["claims"]]
+        return [
+            claim | {"same_as": claim.get("same_as"), "number": claim["chapter"][:2]}
+            for claim in found
+            if not self.options
+            or claim["chapter"][:2] in numbers
+            or any(source in claim["source"] for source in sources)
         ]
-        parts, rules = [], []
-        for group, options in chosen:
-            buttons = [f'<label><input type="radio" name="{group}" checked> all</label>']
-            for mark, name in options:
-                buttons.append(f'<label><input type="radio" name="{group}" id="only-{mark}"> {name}</label>')
-                rules.append(f".memcomp-card:has(#only-{mark}:checked) tr.claim:not(.{mark}){{display:none}}")
-            parts.append(f"<fieldset><legend>{group}</legend>{''.join(buttons)}</fieldset>")
-        return f'<style>{"".join(rules)}</style><form class="memcomp-filter">{"".join(parts)}</form>'
 
-    def body(self, scores):
-        """Return the table of claims, one group of rows per chapter."""
-        scales, parts = self.scales(scores), []
-        for docname, claims in self.by_chapter(scores):
-            page = self.env.app.builder.get_relative_uri(self.env.docname, docname)
-            title = html.escape(chapter_title(self.env, docname))
-            parts.append(
-                f'<tbody><tr class="chapter"><th colspan="{2 + len(scales)}" scope="rowgroup">'
-                f'<a href="{page}">{title}</a></th></tr>'
+    def glance(self, claims, verdicts):
+        """Return all claims as one mark each, by chapter and scale: linked, and named for screen readers."""
+
+        def mark(anchor, verdict):
+            name = f"{claims.at[anchor, 'id']}: {verdict}"
+            link = (
+                f'<a class="mark {MARKS[verdict]}" href="#{anchor}" title="{name}" aria-label="{name}"></a>'
             )
-            for identity, score in claims:
-                claim = score["any"]
-                anchor = f"claim-{claim['chapter']}-{identity}"
-                target = f"{page}#{anchor}" if "on page" in score else page
-                cells = "".join(self.cell(score, scale) for scale in scales)
-                marks = {f"v-{MARKS[verdict(score, scale)]}" for scale in scales if scale in score}
-                book = any(word in claim["source"] for word in ("this book", "beyond"))
-                marks |= {"claim", f"c{claim['chapter'][:2]}", "s-book" if book else "s-paper"}
-                marks |= {"again"} if claim.get("same_as") else set()
+            return link
+
+        marks = verdicts.apply(
+            lambda column: [mark(*item) if item[1] in MARKS else "" for item in column.items()]
+        )
+        rows = marks.groupby(claims["docname"]).agg("".join).rename(index=self.titles)
+        rows.columns = [f"{scale} scale" for scale in rows]
+        table = rows.rename_axis(None).style.set_table_attributes('class="memcomp-glance"').set_uuid("g")
+        table.cell_ids = False
+        table.set_caption("Every claim as one mark, by chapter and scale.")
+        legend = " ".join(f'<span><i class="mark {mark}"></i> {name}</span>' for name, mark in MARKS.items())
+        markup = table.to_html(doctype_html=False, exclude_styles=True)
+        return f'<p class="memcomp-legend">{legend}</p>{markup}'
+
+    def table(self, claims, measured, verdicts):
+        """Return the table of claims, one group of rows per chapter."""
+        parts = []
+        for docname, group in claims.groupby("docname"):
+            page = self.env.app.builder.get_relative_uri(self.env.docname, docname)
+            parts.append(
+                f'<tbody><tr class="chapter"><th colspan="{2 + len(verdicts.columns)}" scope="rowgroup">'
+                f'<a href="{page}">{self.titles[docname]}</a></th></tr>'
+            )
+            for anchor, claim in group.iterrows():
+                cells = "".join(
+                    f'<td data-label="Ours, {scale} scale">{typeset(measured.at[anchor, scale])} '
+                    + (
+                        f'<span class="verdict {MARKS.get(name, "untested")}">{name}</span></td>'
+                        if name
+                        else '<span class="elsewhere">at paper scale</span></td>'
+                    )
+                    for scale, name in verdicts.loc[anchor].items()
+                )
+                marks = {f"v-{MARKS[name]}" for name in verdicts.loc[anchor] if name in MARKS}
+                marks |= {"claim", f"c{claim['number']}", origin(claim["source"])}
+                marks |= {"again"} if claim["same_as"] else set()
+                target = f"{page}#{anchor}" if claim["on_page"] else page
                 parts.append(
                     f'<tr id="{anchor}" class="{" ".join(sorted(marks))}"><th scope="row">'
                     f'<span class="statement">{typeset(claim["statement"])}</span> '
@@ -334,28 +207,53 @@ class Scorecard(BookDirective):
                     f'<td data-label="Paper">{typeset(claim["published"])}</td>{cells}</tr>'
                 )
             parts.append("</tbody>")
-        head = "".join(
-            f'<th scope="col">{name}</th>'
-            for name in ("Claim", "Paper", *(f"Ours, {scale} scale" for scale in scales))
-        )
+        names = ["Claim", "Paper", *(f"Ours, {scale} scale" for scale in verdicts)]
+        head = "".join(f'<th scope="col">{name}</th>' for name in names)
         return (
             '<table class="memcomp-claims memcomp-scorecard"><caption>Claims, their published values, our '
             "values and verdicts. ± is one standard deviation over n runs, if it says nothing else.</caption>"
             f"<thead><tr>{head}</tr></thead>{''.join(parts)}</table>"
         )
 
-    def cell(self, score, scale):
-        """Return one cell: a value and its verdict."""
-        label = f"Ours, {scale} scale"
-        name = verdict(score, scale)
-        if name is None:
-            return f'<td data-label="{label}" class="elsewhere">at paper scale</td>'
-        mark = MARKS.get(name, "untested")
-        value = f"{typeset(score[scale]['measured'])} " if scale in score else ""
-        return f'<td data-label="{label}">{value}<span class="verdict {mark}">{name}</span></td>'
+
+def counts(claims, verdicts):
+    """Return the verdicts counted, per scale; a claim that another chapter tells again counts once."""
+    once = verdicts[claims["same_as"].isna()]
+    names = [*MARKS, "not run"]
+    table = pd.DataFrame({f"{scale} scale": once[scale].value_counts() for scale in once})
+    again = len(verdicts) - len(once)
+    caption = "Verdicts, counted." + (f" {again} claims that are told twice count once." if again else "")
+    return f'<div class="memcomp-counts">{shown(table.reindex(names).fillna(0).astype(int), caption)}</div>'
 
 
-class Findings(BookDirective):
+def filters(claims):
+    """Return buttons that leave only some rows of the scorecard; they need no script."""
+    chosen = {
+        "chapter": {f"c{number}": number for number in sorted(set(claims["number"]))},
+        "verdict": {f"v-{mark}": name for name, mark in MARKS.items()},
+        "source": {"s-paper": "the paper", "s-book": "this book"},
+    }
+    parts, rules = [], []
+    for group, options in chosen.items():
+        buttons = [f'<label><input type="radio" name="{group}" checked> all</label>']
+        for mark, name in options.items():
+            buttons.append(f'<label><input type="radio" name="{group}" id="only-{mark}"> {name}</label>')
+            rules.append(f".memcomp-card:has(#only-{mark}:checked) tr.claim:not(.{mark}){{display:none}}")
+        parts.append(f"<fieldset><legend>{group}</legend>{''.join(buttons)}</fieldset>")
+    return f'<style>{"".join(rules)}</style><form class="memcomp-filter">{"".join(parts)}</form>'
+
+
+def origin(source):
+    """Return the style of a claim by where it is made: in the paper or first in this book."""
+    return "s-book" if any(word in source for word in ("this book", "beyond")) else "s-paper"
+
+
+def shown(frame, caption):
+    """Return a data frame as HTML, in the form of the chapters' tables."""
+    return Table(frame, caption)._repr_mimebundle_()["text/html"]
+
+
+class Findings(SphinxDirective):
     """A numbered list of results, each with the number that its chapter measured and a link to the claim.
 
     A line of its content is ``CHAPTER/ID: sentence``.
@@ -363,108 +261,111 @@ class Findings(BookDirective):
 
     has_content = True
 
-    def build(self):
+    def run(self):
         """Look up each claim in its chapter's outputs."""
+        claims = [claim for notebook in chapters(self.env).values() for claim in claims_on_page(notebook)]
+        by_place = {f"{claim['chapter']}/{claim['id']}": claim for claim in claims}
         found = nodes.enumerated_list()
         for line in filter(None, map(str.strip, self.content)):
             place, _, text = line.partition(": ")
-            chapter, _, identity = place.partition("/")
-            docname = f"notebooks/{chapter}"
-            claims = [c for name, path in chapters(self.env) if name == docname for c in claims_of(path)]
-            claim = next((one for one in claims if one["id"] == identity), None)
-            if claim is None:
+            if place not in by_place:
                 raise self.error(f"memcomp-findings: no chapter reports the claim {place}")
-            link = self.link(docname, f"chapter {int(chapter[:2])}", f"#claim-{chapter}-{identity}")
-            value = nodes.strong("", f"{claim['measured']}")
+            claim, (chapter, identity) = by_place[place], place.split("/")
+            page = self.env.app.builder.get_relative_uri(self.env.docname, f"notebooks/{chapter}")
+            target = f"{page}#claim-{chapter}-{identity}"
+            link = nodes.reference("", f"chapter {int(chapter[:2])}", internal=True, refuri=target)
+            value = nodes.strong("", claim["measured"])
             tail = nodes.Text(f", {claim['verdict']}; {claim['scale']} scale, ")
             found += nodes.list_item("", nodes.paragraph("", f"{text} ", value, tail, link))
         return [found]
 
 
-def verdict(score, scale):
-    """Return a claim's verdict at a scale; None at quick scale when the paper's is measured right away."""
-    if scale in score:
-        return score[scale]["verdict"]
-    return None if scale == "quick" and "paper" in score else "not run"
-
-
-class Status(BookDirective):
+class Status(SphinxDirective):
     """What the pages were made with: versions, device, execution times, records, data."""
 
-    def build(self):
+    def run(self):
         """Write one table per question."""
-        return [*self.execution(), *self.records(), *self.stored_claims(), *self.environment()]
+        tables = [*self.execution(), *self.records(), *self.claims(), self.environment()]
+        return [nodes.raw("", one, format="html") for one in tables]
 
     def execution(self):
         """When and how long each chapter was executed."""
         path = Path(self.env.srcdir) / "execution.json"
         if not path.exists():
-            text = "This copy was rendered from the outputs that the notebooks store; nothing was executed."
-            return [nodes.paragraph("", text)]
-        runs = json.loads(path.read_text(encoding="utf-8"))
-        rows = []
-        for docname, _ in chapters(self.env):
-            run = runs["notebooks"].get(docname)
-            if run:
-                rows.append([[self.link(docname)], f"{run['seconds']:.1f} s", date(run["created"])])
-        total = sum(run["seconds"] for run in runs["notebooks"].values())
-        rows.append(["All", f"{total:.1f} s", ""])
-        header = ["Chapter", "Execution time", "Executed (UTC)"]
-        return [self.table("Execution of the chapters", header, rows, ["times"])]
+            return ["<p>Rendered from the outputs that the notebooks store; nothing was executed.</p>"]
+        runs = pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))["notebooks"]).T
+        runs = runs.rename(index={name: chapter_title(book) for name, book in chapters(self.env).items()})
+        runs.loc["All"] = {"seconds": runs["seconds"].sum(), "created": None}
+        runs["seconds"] = runs["seconds"].map("{:.1f} s".format)
+        runs["created"] = [minute(moment) for moment in runs["created"]]
+        runs.columns = ["Execution time", "Executed (UTC)"]
+        return [shown(runs, "Execution of the chapters.")]
 
     def records(self):
         """How many stored records there are, from when and from which devices and data."""
-        rows, sources = [], defaultdict(set)
-        for folder in sorted(results_folder(self.env).glob("*/*")):
-            if not folder.is_dir() or folder.name == "claims":
+        rows = []
+        for path in sorted(results_folder(self.env).glob("*/*/*.json")):
+            if path.parent.name == "claims":
                 continue
-            found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-            if not found:
-                continue
-            days = sorted(record["provenance"]["created"][:10] for record in found)
-            devices = sorted({record["provenance"]["device"] for record in found})
-            span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-            rows.append([folder.parent.name, folder.name, str(len(found)), span, ", ".join(devices)])
-            for record in found:
-                if record.get("data"):
-                    sources[record["data"]["source"]].add(record["data"]["sha256"])
+            record = json.loads(path.read_text(encoding="utf-8"))
+            origin, data = record["provenance"], record.get("data") or {}
+            rows.append(
+                {
+                    "Profile": path.parts[-3],
+                    "Experiment": path.parts[-2],
+                    "day": origin["created"][:10],
+                    "device": origin["device"],
+                    "source": data.get("source"),
+                    "sha256": data.get("sha256"),
+                }
+            )
         if not rows:
-            return [nodes.paragraph("", "No records are stored: every number was computed during execution.")]
-        header = ["Profile", "Experiment", "Records", "Computed", "Device"]
-        tables = [self.table("Stored records", header, rows, ["records"])]
-        if sources:
-            rows = []
-            for source, checksums in sorted(sources.items()):
-                shown = [nodes.literal("", min(checksums)[:16] + "…")]
-                rows.append([source, shown if len(checksums) == 1 else f"{len(checksums)} different ones"])
-            tables.append(self.table("Data behind the records", ["Data set", "SHA-256"], rows, ["data"]))
+            return ["<p>No records are stored: every number was computed during execution.</p>"]
+        every = pd.DataFrame(rows)
+        groups = every.groupby(["Profile", "Experiment"])
+        table = pd.DataFrame(
+            {
+                "Records": groups.size(),
+                "Computed": groups["day"].agg(lambda days: " to ".join(sorted({days.min(), days.max()}))),
+                "Device": groups["device"].agg(lambda devices: ", ".join(sorted(set(devices)))),
+            }
+        )
+        tables = [shown(table.reset_index(), "Stored records.")]
+        sums = every.groupby("source")["sha256"].agg(
+            lambda sums: (
+                f"{sums.iloc[0][:16]}…" if sums.nunique() == 1 else f"{sums.nunique()} different ones"
+            )
+        )
+        if len(sums):
+            named = sums.rename("SHA-256").rename_axis("Data set").reset_index()
+            tables.append(shown(named, "Data behind the records."))
         return tables
 
-    def stored_claims(self):
-        """When the claims at paper scale were stored, and by which code."""
+    def claims(self):
+        """When the claims at larger scales were stored, and by which code."""
+        titles = {name: chapter_title(notebook) for name, notebook in chapters(self.env).items()}
         rows = []
-        for path in sorted(results_folder(self.env).glob("*/claims/*.json")):
-            docname = f"notebooks/{path.stem}"
-            if docname in self.env.found_docs:
-                origin = json.loads(path.read_text(encoding="utf-8"))["provenance"]
-                commit = (origin["commit"] or "unknown")[:10] + (", changed" if origin["dirty"] else "")
-                rows.append([[self.link(docname)], date(origin["created"]), [nodes.literal("", commit)]])
-        if not rows:
-            return []
-        header = ["Chapter", "Stored (UTC)", "Commit"]
-        return [self.table("Claims at paper scale", header, rows, ["claims"])]
+        for name, stored in stored_claims(self.env):
+            origin = stored["provenance"]
+            commit = (origin["commit"] or "unknown")[:10] + (", changed" if origin["dirty"] else "")
+            rows.append((titles[name], stored["profile"], minute(origin["created"]), commit))
+        table = pd.DataFrame(rows, columns=["Chapter", "Profile", "Stored (UTC)", "Commit"])
+        return [shown(table, "Stored claims.")] if rows else []
 
     def environment(self):
         """Versions and device of this build."""
-        rows = [["Processor", cpu_model()], ["Operating system", f"{platform.system()} {platform.machine()}"]]
-        rows.append(["Python", platform.python_version()])
-        rows += [[name, importlib.metadata.version(name)] for name in PACKAGES]
-        return [self.table("Device and versions of this build", ["What", "Which"], rows, ["versions"])]
+        rows = {
+            "Processor": cpu_model(),
+            "Operating system": f"{platform.system()} {platform.machine()}",
+            "Python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        }
+        return shown(pd.DataFrame({"Version": rows}), "Device and versions of this build.")
 
 
-def date(moment):
-    """Return a moment of ISO 8601 to the minute."""
-    return moment[:16].replace("T", " ")
+def minute(moment):
+    """Return a moment of ISO 8601 to the minute; nothing for none."""
+    return (moment or "")[:16].replace("T", " ")
 
 
 def cpu_model():
@@ -477,7 +378,7 @@ def cpu_model():
     return platform.processor() or platform.machine()
 
 
-class ChapterFigure(BookDirective):
+class ChapterFigure(Figure):
     """Show a picture that a chapter drew.
 
     ``{memcomp-figure} notebooks/06_linear fig-name`` with the caption as its content. ``:alt:`` is the text
@@ -485,130 +386,46 @@ class ChapterFigure(BookDirective):
     """
 
     required_arguments = 2
-    option_spec: ClassVar = {"alt": directives.unchanged, "name": directives.unchanged}
-    has_content = True
 
-    def build(self):
-        """Take the picture out of the executed notebook."""
-        docname, wanted = self.arguments
-        path = Path(self.env.srcdir) / f"{docname}.ipynb"
-        if not path.exists():
+    def run(self):
+        """Take the picture out of the executed notebook and store it beside those of the notebooks."""
+        env, (docname, wanted) = self.state.document.settings.env, self.arguments
+        if docname not in env.found_docs:
             raise self.error(f"memcomp-figure: there is no notebook {docname}")
-        for cell in nbformat.read(path, as_version=4).cells:
+        for cell in nbformat.read(env.doc2path(docname), as_version=4).cells:
             settings = cell.metadata.get("mystnb", {})
             if settings.get("figure", {}).get("name") != wanted:
                 continue
             for output in cell.get("outputs", []):
                 if "image/png" in output.get("data", {}):
-                    return [self.figure(docname, output.data["image/png"], settings)]
+                    data = base64.b64decode(output.data["image/png"])
+                    file = (
+                        Path(env.app.outdir).parent
+                        / f"jupyter_execute/{hashlib.sha256(data).hexdigest()}.png"
+                    )
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(data)
+                    self.arguments = [os.path.relpath(file, Path(env.doc2path(env.docname)).parent)]
+                    self.options = {"alt": settings["image"]["alt"], "width": "100%"} | self.options
+                    return super().run()
         raise self.error(f"memcomp-figure: no executed cell of {docname} has the figure {wanted}")
-
-    def figure(self, docname, png, settings):
-        """Store the picture beside those of the notebooks; return the figure."""
-        data = base64.b64decode(png)
-        folder = Path(self.env.app.outdir).parent / "jupyter_execute"
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{hashlib.sha256(data).hexdigest()}.png"
-        file.write_bytes(data)
-        here = Path(self.env.doc2path(self.env.docname)).parent
-        image = nodes.image(
-            uri=os.path.relpath(file, here), alt=self.options.get("alt") or settings["image"]["alt"]
-        )
-        image["width"] = "100%"
-        figure = nodes.figure("", image, align="default")
-        if self.content:
-            block = nodes.Element()
-            self.state.nested_parse(self.content, self.content_offset, block)
-            caption = nodes.caption("", "", *block[0].children)
-            figure += caption
-        if "name" in self.options:
-            self.options["name"] = self.options["name"].strip()
-            self.add_name(figure)
-        return figure
-
-
-class Chapters(BookDirective):
-    """The existing ones among some chapters: the part as argument, then lines ``NAME: what it shows``."""
-
-    required_arguments = 1
-    final_argument_whitespace = True
-    has_content = True
-
-    def build(self):
-        """Link each chapter's title and put the line behind it."""
-        existing = {docname for docname, _ in chapters(self.env)}
-        items = nodes.definition_list(classes=["memcomp-chapters"])
-        for line in self.content:
-            name, _, about = line.partition(":")
-            docname = f"notebooks/{name.strip()}"
-            if not CHAPTER.match(docname):
-                raise self.error(f"memcomp-chapters: {line!r} should be NAME: what the chapter shows")
-            if docname in existing:
-                item = nodes.definition_list_item("", nodes.term("", "", self.link(docname)))
-                item += nodes.definition("", nodes.paragraph("", about.strip()))
-                items += item
-        if not items.children:
-            return []
-        return [nodes.rubric("", self.arguments[0]), items]
 
 
 # --- the page of the package -----------------------------------------------------------------------------
 
-LAYERS = ["lookup", "linear", "theory", "data", "images", "triplets", "models", "training"]
-LAYERS += ["evaluation", "memorization", "cluster", "records", "experiments", "stats", "tables", "figures"]
-LAYERS += ["claims"]
 
-
-def modules(env):
-    """Return the public modules of memcomp and their files, lowest layer first."""
-    package = repository(env) / "memcomp"
-    found = {}
-    for path in package.rglob("*.py"):
-        parts = path.relative_to(package).with_suffix("").parts
-        parts = parts[:-1] if parts[-1] == "__init__" else parts
-        if parts and not any(part.startswith("_") for part in parts):
-            found[".".join(parts)] = path
-    layers = {name: place for place, name in enumerate(LAYERS)}
-    return dict(
-        sorted(found.items(), key=lambda item: (layers.get(item[0].split(".")[0], len(layers)), item[0]))
-    )
-
-
-def list_modules(app, docname, source):
-    """Write the sections of the package's page."""
-    marker = "% modules of memcomp\n"
-    if marker not in source[0]:
+def list_names(app, what, name, obj, options, lines):
+    """Put a summary of the public names, in the order of the file, under a module's docstring."""
+    if what != "module":
         return
-    parts = []
-    for name, path in modules(app.env).items():
-        public = public_names(path)
-        lines = [f"## memcomp.{name}", "", "```{eval-rst}", f".. automodule:: memcomp.{name}", ""]
-        lines += [".. autosummary::", "", *(f"   {one}" for one in public), ""] if public else []
-        for one, directive in public.items():
-            lines += [f".. {directive}:: {one}", *(["   :members:"] if directive == "autoclass" else []), ""]
-        lines += ["```", ""]
-        parts.append("\n".join(lines))
-    source[0] = source[0].replace(marker, "\n".join(parts))
-    if not hasattr(app.env, "memcomp_pages"):
-        app.env.memcomp_pages = set()
-    app.env.memcomp_pages.add(docname)
-
-
-def public_names(path):
-    """Return a module's public names in the order of its file, each with autodoc's directive for it."""
-    names = {}
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    for node, following in zip(body, [*body[1:], None]):
-        if isinstance(node, ast.FunctionDef):
-            names[node.name] = "autofunction"
-        elif isinstance(node, ast.ClassDef):
-            error = any(re.search(r"(Error|Exception|Warning)$", ast.unparse(base)) for base in node.bases)
-            names[node.name] = "autoexception" if error else "autoclass"
-        elif isinstance(node, ast.Assign) and isinstance(
-            following, ast.Expr
-        ):  # a constant with its docstring
-            names[ast.unparse(node.targets[0])] = "autodata"
-    return {name: directive for name, directive in names.items() if not name.startswith("_")}
+    constants = {constant for _, constant in ModuleAnalyzer.for_module(name).find_attr_docs()}
+    own = [
+        one
+        for one, value in vars(obj).items()
+        if getattr(value, "__module__", None) == name or one in constants
+    ]
+    public = [f"   {one}" for one in own if not one.startswith("_")]
+    lines += [".. autosummary::", "", *public, ""] if public else []
 
 
 def keep_bars(app, what, name, obj, options, lines):
@@ -621,25 +438,21 @@ def keep_bars(app, what, name, obj, options, lines):
             )
 
 
-# --- numbers ---------------------------------------------------------------------------------------------
+# --- identities and numbers ------------------------------------------------------------------------------
 
 
-def number_chapter(app, doctree):
-    """Give a chapter's title its number, unless its author did."""
-    docname = app.env.docname
-    title = next(doctree.findall(nodes.title), None)
-    if CHAPTER.match(docname) and title is not None and not title.astext()[:1].isdigit():
-        title.insert(0, nodes.Text(numbered(docname, "")))
+def mend_ids(app, doctree):
+    """Give every place an identity of its own, and every title one that Sphinx's search finds.
 
-
-def tell_proofs_apart(app, doctree):
-    """Give each proof of a page an identity of its own; sphinx-proof gives all the same."""
-    seen = Counter()
-    for node in doctree.findall(lambda node: isinstance(node, nodes.Element) and bool(node.get("ids"))):
-        for place, one in enumerate(node["ids"]):
-            if one in ("proof", "proof-content"):
-                seen[one] += 1
-                node["ids"][place] = f"{one}-{seen[one]}"
+    sphinx-proof gives all proofs the same two. The search looks up a title's first identity as a selector,
+    where a module's dots would begin the names of classes.
+    """
+    for node in doctree.findall(nodes.Element):
+        own = [
+            f"{one}-{app.env.new_serialno('proof')}" if one in ("proof", "proof-content") else one
+            for one in node["ids"]
+        ]
+        node["ids"] = sorted(own, key=lambda one: "." in one)
 
 
 def drop_second_ids(app, pagename, templatename, context, doctree):
@@ -650,10 +463,7 @@ def drop_second_ids(app, pagename, templatename, context, doctree):
 
 
 def number_by_chapter(app, env):
-    """Count figures, tables and theorems within their chapter, where Sphinx would count through the book.
-
-    A chapter that does not exist yet leaves a gap in the numbers; Sphinx's own numbering has no gaps.
-    """
+    """Count figures, tables and theorems within their chapter, where Sphinx would count through the book."""
     for docname, kinds in env.toc_fignumbers.items():
         match = CHAPTER.match(docname)
         for kind, numbers in kinds.items():
@@ -663,43 +473,3 @@ def number_by_chapter(app, env):
                 elif kind == "figure":  # else the front page would hold "Figure 1", which is the paper's
                     numbers[name] = (0, numbers[name][-1])
     return []
-
-
-# --- a rebuilt book is a whole book ----------------------------------------------------------------------
-
-
-def note_changes(app, env, docnames):
-    """Take down whether this build changes anything."""
-    app.memcomp_changed = bool(docnames) or getattr(app, "memcomp_removed", False)
-
-
-def write_every_page(app, env):
-    """Write all pages when one has changed: a label that moved or vanished shows on the others."""
-    return sorted(env.found_docs) if app.memcomp_changed else []
-
-
-def load_mathjax(app, pagename, templatename, context, doctree):
-    """Let a page whose tables hold maths load MathJax; Sphinx looks for formulas in the text only."""
-    if CHAPTER.match(pagename) or pagename in getattr(app.env, "memcomp_pages", ()):
-        app.env.get_domain("math").data["has_equations"][pagename] = True
-
-
-def remove_leftovers(app, error):
-    """Remove pages, sources and pictures of documents that no longer exist."""
-    if error or app.builder.name != "html":
-        return
-    out = Path(app.outdir)
-    env = app.env
-    pages = {f"{name}.html" for name in env.found_docs} | {"search.html", "index.html"}
-    pages |= {f"{name}.html" for name, *_ in app.builder.domain_indices}
-    for path in out.rglob("*.html"):
-        name = path.relative_to(out).as_posix()
-        if name not in pages and not name.startswith("_static/"):
-            logger.info("removing the page %s, which is no longer part of the book", name)
-            path.unlink()
-    kept = {f"_sources/{os.path.relpath(env.doc2path(name), env.srcdir)}" for name in env.found_docs}
-    kept |= {f"_images/{name}" for _, name in env.images.values()}
-    for folder in ("_sources", "_images"):
-        for path in (out / folder).rglob("*"):
-            if path.is_file() and path.relative_to(out).as_posix() not in kept:
-                path.unlink()
