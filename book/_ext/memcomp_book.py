@@ -159,23 +159,22 @@ class Scorecard(SphinxDirective):
         """Return all claims as one mark each, by chapter and scale: linked, and named for screen readers."""
 
         def mark(anchor, verdict):
+            if verdict not in MARKS:
+                return ""
             name = f"{claims.at[anchor, 'id']}: {verdict}"
-            link = (
+            return (
                 f'<a class="mark {MARKS[verdict]}" href="#{anchor}" title="{name}" aria-label="{name}"></a>'
             )
-            return link
 
-        marks = verdicts.apply(
-            lambda column: [mark(*item) if item[1] in MARKS else "" for item in column.items()]
+        marks = pd.DataFrame(
+            {f"{scale} scale": [mark(*item) for item in verdicts[scale].items()] for scale in verdicts},
+            index=verdicts.index,
         )
         rows = marks.groupby(claims["docname"]).agg("".join).rename(index=self.titles)
-        rows.columns = [f"{scale} scale" for scale in rows]
-        table = rows.rename_axis(None).style.set_table_attributes('class="memcomp-glance"').set_uuid("g")
-        table.cell_ids = False
-        table.set_caption("Every claim as one mark, by chapter and scale.")
+        table = rows.rename_axis(None).style.set_caption("Every claim as one mark, by chapter and scale.")
         legend = " ".join(f'<span><i class="mark {mark}"></i> {name}</span>' for name, mark in MARKS.items())
         markup = table.to_html(doctype_html=False, exclude_styles=True)
-        return f'<p class="memcomp-legend">{legend}</p>{markup}'
+        return f'<p class="memcomp-legend">{legend}</p><div class="memcomp-glance">{markup}</div>'
 
     def table(self, claims, measured, verdicts):
         """Return the table of claims, one group of rows per chapter."""
@@ -198,7 +197,7 @@ class Scorecard(SphinxDirective):
                 )
                 marks = {f"v-{MARKS[name]}" for name in verdicts.loc[anchor] if name in MARKS}
                 marks |= {"claim", f"c{claim['number']}", origin(claim["source"])}
-                marks |= {"again"} if claim["same_as"] else set()
+                marks |= {"again"} if pd.notna(claim["same_as"]) else set()
                 target = f"{page}#{anchor}" if claim["on_page"] else page
                 parts.append(
                     f'<tr id="{anchor}" class="{" ".join(sorted(marks))}"><th scope="row">'

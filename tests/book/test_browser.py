@@ -174,23 +174,20 @@ def test_folded_cells_open(visit, chapters):
 def test_search_finds_the_chapters(visit):
     for _, page in visit(["search.html?q=memorization"]):
         page.wait_for_selector("#search-results li a")
+        page.wait_for_load_state("networkidle")  # by then every page that was found has been summarized
         assert page.locator("#search-results li a").count() > 2
-        assert not visit.trouble
+    assert not visit.trouble, "\n".join(visit.trouble)
 
 
 def test_book_opens_without_a_server(chromium, html, chapters):
     """A reader may open the folder by a double click."""
-    context = chromium.new_context(viewport=DESK)
-    page = context.new_page()
-    trouble = []
-    page.on(
-        "request", lambda request: trouble.append(request.url) if request.url.startswith("http") else None
-    )
-    page.on("requestfailed", lambda request: trouble.append(request.url))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.goto((html / "index.html").as_uri(), wait_until="networkidle")
-    assert page.url.endswith("/book/index.html")
-    page.goto((html / next(iter(chapters))).as_uri(), wait_until="networkidle")
-    page.wait_for_selector("mjx-container")
-    context.close()
-    assert not trouble, "\n".join(trouble)
+    visit = Visitor(chromium, html.as_uri())
+    for name, page in visit(["book/index.html", next(iter(chapters))]):
+        page.wait_for_load_state("networkidle")
+        if name in chapters:
+            page.wait_for_selector("mjx-container")
+    with chromium.new_context(viewport=DESK) as context:
+        page = context.new_page()
+        page.goto((html / "index.html").as_uri())
+        page.wait_for_url("**/book/index.html")
+    assert not visit.trouble, "\n".join(visit.trouble)
