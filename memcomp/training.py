@@ -2,12 +2,14 @@
 
 import contextlib
 import copy
+import dataclasses
 import json
 import logging
 import math
 import os
 import time
 import zipfile
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
 from memcomp import __version__
+from memcomp.lookup import choose
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,11 +59,7 @@ def fit(
     device="cpu",
     mixed=False,
     cuda_graph=False,
-    name="",
-    progress=True,
-    checkpoint=None,
-    checkpoint_minutes=5.0,
-    along=None,
+    **watch,
 ):
     """Train a network on triplets by mean squared error.
 
@@ -99,21 +98,24 @@ def fit(
     cuda_graph : bool
         Record one step as a CUDA graph and replay it, which saves launching hundreds of small kernels a step.
         CUDA only.
-    name : str
-        What to call this run in the progress bar and in errors; for instance its config.
-    progress : bool
-        Show a bar with the loss and the time left.
-    checkpoint : str or pathlib.Path, optional
-        File in which the training stands, written whole or not at all. If it is there, the training goes on
-        from it, with the same bits as if it had never stopped. One that is damaged, or that another model,
-        data set, setting or version left, is not used: the training begins anew, with a warning in the log.
-        The end is kept as well, for what comes after it; who asked for the file deletes it.
-    checkpoint_minutes : float
-        How often it is written, in the middle of an epoch too.
-    along : callable, optional
-        ``along(epoch, model)`` is called after each epoch, counted from 1, to measure the network as it is
-        then. It may set the model to evaluation and draw random numbers, but must not change the weights. It
-        returns a dict of plain values, or None where there is nothing to keep.
+    **watch
+        How the training is shown and kept, any of:
+
+        ``name`` (str): what to call this run in the progress bar and in errors, for instance its config.
+
+        ``progress`` (bool, default True): show a bar with the loss and the time left.
+
+        ``checkpoint`` (path): file in which the training stands, written whole or not at all. If it is there,
+        the training goes on from it, with the same bits as if it had never stopped. One that is damaged, or
+        that another model, data set, setting or version left, is not used: the training begins anew, with a
+        warning in the log. The end is kept as well, for what comes after it; who asked for the file deletes
+        it.
+
+        ``checkpoint_minutes`` (float, default 5): how often it is written, in the middle of an epoch too.
+
+        ``along`` (callable): ``along(epoch, model)`` is called after each epoch, counted from 1, to measure
+        the network as it is then. It may set the model to evaluation and draw random numbers, but must not
+        change the weights. It returns a dict of plain values, or None where there is nothing to keep.
 
     Returns
     -------
@@ -134,16 +136,16 @@ def fit(
     The same seed gives the same bits on one CPU with one number of threads, interrupted or not. On the CPU,
     subnormal numbers are flushed to zero: weights that decay towards zero slow every step down otherwise.
     """
-    rates = _rates(lr, schedule, warmup, epochs * _batches(images, triplets, targets, batch_size))
+    rates = _rates(lr, schedule, warmup, epochs, _batches(images, triplets, targets, batch_size))
     device = torch.device(device)
     if cuda_graph and device.type != "cuda":
         raise ValueError(f"cuda_graph needs a CUDA device, not {device}")
     model = model.to(device).train()
     update = _optimizer(optimizer, _groups(model, weight_decay, decayed), lr, device)
     settings = (epochs, batch_size, lr, optimizer, weight_decay, decayed, schedule, warmup, seed)
-    kept = _Checkpoint(checkpoint, checkpoint_minutes, model, update, seed, device)
-    kept.open((*settings, device.type, mixed, cuda_graph, bool(along)), images, triplets, targets)
-    pool, triplets, targets = _to_device(images, triplets, targets, device)
+    settings += (device.type, mixed, cuda_graph, bool(watch.get("along")))
+    kept = _Training(model, update, seed, settings, (images, triplets, targets), **watch)
+    pool, triplets, targets = _tensors(device, images, triplets, targets)
 
     def step(rows):
         update.zero_grad()
@@ -157,25 +159,10 @@ def fit(
 
     if cuda_graph:
         step = _recorded(step, torch.zeros(batch_size, dtype=torch.int64, device=device), model, update)
+    return kept.run(step, len(triplets), rates, batch_size)
 
-    return _loop(kept, step, len(triplets), rates, epochs, batch_size, name, progress, along)
 
-
-def fit_additive(
-    model,
-    vectors,
-    triplets,
-    targets,
-    *,
-    epochs,
-    batch_size=256,
-    lr=1e-4,
-    seed=0,
-    name="",
-    progress=True,
-    checkpoint=None,
-    checkpoint_minutes=5.0,
-):
+def fit_additive(model, vectors, triplets, targets, *, epochs, batch_size=256, lr=1e-4, seed=0, **watch):
     """Train the additive two-layer network of appendix D.1 on the CPU, with its gradient written out.
 
     Does what :func:`fit` does with Adam at a constant rate, up to rounding, and two to three times as fast:
@@ -188,7 +175,7 @@ def fit_additive(
         ``build("gaussian", …)``; trained in place.
     vectors : ndarray, float32, shape (N, dim)
         The pool.
-    triplets, targets, epochs, batch_size, lr, seed, name, progress, checkpoint, checkpoint_minutes
+    triplets, targets, epochs, batch_size, lr, seed, **watch
         As in :func:`fit`.
 
     Returns
@@ -201,7 +188,7 @@ def fit_additive(
     NonFiniteLoss, ValueError
         As :func:`fit`.
     """
-    rates = _rates(lr, "constant", 0, epochs * _batches(vectors, triplets, targets, batch_size))
+    rates = _rates(lr, "constant", 0, epochs, _batches(vectors, triplets, targets, batch_size))
     cpu = torch.device("cpu")
     layer, last = model.encoder[0], model.first
     joined = torch.cat([layer.weight, layer.bias[:, None]], 1)
@@ -209,11 +196,10 @@ def fit_additive(
     weights, readout, offset = held = torch.nn.ParameterList(values)
     for parameter in held:
         parameter.grad = torch.zeros_like(parameter)
-    cpu = torch.device("cpu")
     update = _optimizer("adam", held, lr, cpu)
-    kept = _Checkpoint(checkpoint, checkpoint_minutes, held, update, seed, cpu)
-    kept.open((epochs, batch_size, lr, seed), vectors, triplets, targets)
-    pool, triplets, targets = _to_device(vectors, triplets, targets, cpu)
+    settings = (epochs, batch_size, lr, seed)
+    kept = _Training(held, update, seed, settings, (vectors, triplets, targets), **watch)
+    pool, triplets, targets = _tensors(cpu, vectors, triplets, targets)
     pool = torch.nn.functional.pad(pool, (0, 1), value=1.0)  # a constant input carries the bias
     x = torch.empty(3 * batch_size, pool.shape[1])
     units = torch.empty(3 * batch_size, len(readout))
@@ -231,7 +217,7 @@ def fit_additive(
         update.step()
         return error.square().mean()
 
-    history = _loop(kept, step, len(triplets), rates, epochs, batch_size, name, progress)
+    history = kept.run(step, len(triplets), rates, batch_size)
     with torch.no_grad():
         layer.weight.copy_(weights[:, :-1])
         layer.bias.copy_(weights[:, -1])
@@ -240,81 +226,68 @@ def fit_additive(
     return history
 
 
-def _loop(kept, step, size, rates, epochs, batch_size, name, progress, along=None):
-    batches = size // batch_size
-    with flushing():
-        done = len(kept.loss)
-        left = range(done, epochs)
-        bar = tqdm(left, name or None, epochs, initial=done, disable=not progress, unit="epoch")
-        for epoch in bar:
-            order = kept.shuffle(size)
-            for batch in range(len(kept.losses), batches):
-                _set_rate(kept.update, rates[epoch * batches + batch])
-                kept.losses.append(step(order[batch * batch_size : (batch + 1) * batch_size]))
-                if kept.due():
-                    kept.write()
-            losses = torch.stack(kept.losses).cpu()  # in a whole epoch the only wait for the device
-            if not losses.isfinite().all():
-                where = int((~losses.isfinite()).nonzero()[0])
-                raise NonFiniteLoss(
-                    f"training {name or 'a network'} stopped: the loss is {losses[where]} at step "
-                    f"{epoch * batches + where + 1} (epoch {epoch + 1}); a lower learning rate may help"
-                )
-            bar.set_postfix_str(f"loss {losses.mean():.4g}")
-            kept.close_epoch(float(losses.double().mean()), along)
-    return kept.finish(len(rates))
-
-
-class _Checkpoint:
+@dataclasses.dataclass
+class _Training:
     """Where a training stands: weights, optimizer, order of the triplets and history, and a file of them.
 
     The file is written under another name, flushed to disk, then renamed. It is read without pickle, which
     could run code, and is believed only where all checksums in it and its identity agree.
 
-    Parameters
+    Attributes
     ----------
-    path : str, pathlib.Path or None
-        Without one, nothing is kept beyond the process.
-    minutes : float
-        How often to write.
     model : torch.nn.Module
+        On its device.
     update : torch.optim.Optimizer
     seed : int
         Of the order of the triplets.
-    device : torch.device
+    settings, data : tuple
+        With the model, what identifies the training.
+    name, progress, checkpoint, checkpoint_minutes, along
+        See :func:`fit`.
     """
 
-    def __init__(self, path, minutes, model, update, seed, device):
-        self.path, self.interval = path, 60 * minutes
-        self.model, self.update, self.device = model, update, device
-        self.generator = torch.Generator().manual_seed(seed)
-        self.drawn_from = self.generator.get_state()
-        self.loss, self.along, self.losses = [], [], []
-        self.written = self.start = time.perf_counter()
+    model: torch.nn.Module
+    update: torch.optim.Optimizer
+    seed: int
+    settings: tuple
+    data: tuple
+    name: str = ""
+    progress: bool = True
+    checkpoint: str | os.PathLike | None = None
+    checkpoint_minutes: float = 5.0
+    along: Callable | None = None
 
-    def open(self, settings, *data):
+    def __post_init__(self):
+        self.device = next(self.model.parameters()).device
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self.drawn_from = self.generator.get_state()
+        self.loss, self.found, self.losses = [], [], []
+        self.written = self.start = time.perf_counter()
+        if self.checkpoint is not None:
+            weights = [value.numpy(force=True) for value in self.model.parameters()]
+            self.identity = {
+                "model": tokenize(_structure(self.model), weights),
+                "data": tokenize(*self.data),
+                "settings": repr(self.settings),
+                "torch": str(torch.__version__),
+                "memcomp": __version__,
+            }
+            self.go_on()
+
+    def go_on(self):
         """Go on from the file, if it is there and what it says is about this training."""
-        if self.path is None:
-            return
-        self.identity = {
-            "model": tokenize(_structure(self.model), [v.numpy(force=True) for v in self.model.parameters()]),
-            "data": tokenize(*data),
-            "settings": repr(settings),
-            "torch": str(torch.__version__),
-            "memcomp": __version__,
-        }
         try:
-            with zipfile.ZipFile(self.path) as file:
+            with zipfile.ZipFile(self.checkpoint) as file:
                 if broken := file.testzip():
                     raise zipfile.BadZipFile(f"wrong checksum of {broken}")
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             other = [name for name, value in self.identity.items() if value != saved["identity"][name]]
             if other:
                 raise ValueError(f"it is of a training with other {', '.join(other)}")
         except FileNotFoundError:
             return
         except Exception as error:  # a damaged file can make the readers raise anything
-            name = os.path.basename(self.path)
+            name = os.path.basename(self.checkpoint)
             _LOG.warning("the checkpoint %s is not used, the training begins anew: %r", name, error)
             return
         self.model.load_state_dict(saved["model"])
@@ -322,29 +295,54 @@ class _Checkpoint:
         self.update.load_state_dict({"state": saved["optimizer"], "param_groups": groups})
         self.generator.set_state(saved["generator"])
         self.losses = list(saved["losses"].to(self.device))
-        self.loss, self.along = saved["loss"], saved["along"]
+        self.loss, self.found = saved["loss"], saved["along"]
         self.start -= saved["seconds"]
 
-    def shuffle(self, size):
-        """Return the order of an epoch, from a state that is kept."""
-        self.drawn_from = self.generator.get_state()
-        return torch.randperm(size, generator=self.generator).to(self.device)
+    def run(self, step, size, rates, batch_size):
+        """Take the steps that are left, at given rates (epochs, batches), and return the history."""
+        epochs, batches = rates.shape
+        done = len(self.loss)
+        name, hidden = self.name or None, not self.progress
+        bar = tqdm(range(done, epochs), name, epochs, initial=done, disable=hidden, unit="epoch")
+        with flushing():
+            for epoch in bar:
+                self.drawn_from = self.generator.get_state()
+                order = torch.randperm(size, generator=self.generator).to(self.device).split(batch_size)
+                for batch in range(len(self.losses), batches):
+                    _set_rate(self.update, rates[epoch, batch])
+                    self.losses.append(step(order[batch]))
+                    if self.due():
+                        self.write()
+                losses = torch.stack(self.losses).cpu()  # in a whole epoch the only wait for the device
+                if not losses.isfinite().all():
+                    where = int((~losses.isfinite()).nonzero()[0])
+                    raise NonFiniteLoss(
+                        f"training {self.name or 'a network'} stopped: the loss is {losses[where]} at step "
+                        f"{epoch * batches + where + 1} (epoch {epoch + 1}); a lower learning rate may help"
+                    )
+                bar.set_postfix_str(f"loss {losses.mean():.4g}")
+                self.close_epoch(float(losses.double().mean()))
+        seconds = time.perf_counter() - self.start
+        if self.checkpoint is not None:
+            self.write()
+        return {"loss": self.loss, "steps": rates.size, "seconds": seconds, "along": self.found}
 
-    def close_epoch(self, loss, along):
-        """Keep the mean loss of an epoch, and what ``along`` finds."""
+    def close_epoch(self, loss):
+        """Keep the mean loss of an epoch, and what is measured along the way."""
         self.loss.append(loss)
-        if along is not None:
+        if self.along is not None:
             with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-                found = along(len(self.loss), self.model)
+                found = self.along(len(self.loss), self.model)
             self.model.train()
             if found is not None:
                 plain = json.loads(json.dumps(found, default=lambda value: value.tolist()))
-                self.along.append({"epoch": len(self.loss), **plain})
+                self.found.append({"epoch": len(self.loss), **plain})
         self.losses, self.drawn_from = [], self.generator.get_state()
 
     def due(self):
         """Tell whether it is time to write."""
-        return self.path is not None and time.perf_counter() - self.written >= self.interval
+        waited = time.perf_counter() - self.written
+        return self.checkpoint is not None and waited >= 60 * self.checkpoint_minutes
 
     def write(self):
         """Write the file, whole or not at all."""
@@ -355,23 +353,16 @@ class _Checkpoint:
             "generator": self.drawn_from,
             "losses": torch.stack(self.losses) if self.losses else torch.zeros(0),
             "loss": self.loss,
-            "along": self.along,
+            "along": self.found,
             "seconds": time.perf_counter() - self.start,
         }
-        temporary = f"{self.path}.{os.getpid()}.tmp"
+        temporary = f"{self.checkpoint}.{os.getpid()}.tmp"
         with open(temporary, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        os.replace(temporary, self.checkpoint)
         self.written = time.perf_counter()
-
-    def finish(self, steps):
-        """Write the end and return the history."""
-        seconds = time.perf_counter() - self.start
-        if self.path is not None:
-            self.write()
-        return {"loss": self.loss, "steps": steps, "seconds": seconds, "along": self.along}
 
 
 def _structure(model):
@@ -396,36 +387,27 @@ def _batches(images, triplets, targets, batch_size):
     return len(triplets) // batch_size
 
 
-def _rates(lr, schedule, warmup, steps):
-    if schedule not in ("constant", "cosine"):
-        raise ValueError(f"unknown schedule {schedule!r}; choose 'constant' or 'cosine'")
+def _rates(lr, schedule, warmup, epochs, batches):
+    steps = epochs * batches
     now = np.arange(steps)
-    rates = np.full(steps, float(lr))
-    if schedule == "cosine":
-        rates *= 0.5 * (1 + np.cos(math.pi * now / steps))
-    return rates * np.minimum(1, (now + 1) / (warmup + 1))
+    fall = {"constant": np.ones(steps), "cosine": 0.5 * (1 + np.cos(math.pi * now / steps))}
+    rates = lr * choose(fall, schedule, "schedule") * np.minimum(1, (now + 1) / (warmup + 1))
+    return rates.reshape(epochs, batches)
 
 
 def _groups(model, weight_decay, decayed):
     """Return the model's parameters in groups, each with its weight decay."""
-    if decayed not in ("all", "conv", "other"):
-        raise ValueError(f"decayed is {decayed!r}; choose 'all', 'conv' or 'other'")
-    if decayed == "all":
-        return [{"params": list(model.parameters()), "weight_decay": weight_decay}]
-    conv = [m.weight for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
-    chosen = {id(weight) for weight in conv}
-    other = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
-    groups = {"conv": conv, "other": other}
-    return [
-        {"params": params, "weight_decay": weight_decay if name == decayed else 0.0}
-        for name, params in groups.items()
-    ]
+    conv = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Conv2d)}
+    decays = {"all": (True, False), "conv": (True,), "other": (False,)}
+    decays = choose(decays, decayed, "group of decayed weights")
+    groups = {weight_decay: [], 0.0: []}
+    for parameter in model.parameters():
+        groups[weight_decay if (id(parameter) in conv) in decays else 0.0].append(parameter)
+    return [{"params": params, "weight_decay": decay} for decay, params in groups.items() if params]
 
 
 def _optimizer(name, parameters, lr, device):
-    if name not in ("adam", "adamw"):
-        raise ValueError(f"unknown optimizer {name!r}; choose 'adam' or 'adamw'")
-    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    kind = choose({"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}, name, "optimizer")
     if device.type == "cuda":  # a rate on the device may change under a recorded graph
         lr = torch.tensor(lr, device=device)
     # AdamW's own default is a decay of 0.01.
@@ -440,12 +422,10 @@ def _set_rate(update, rate):
             group["lr"] = float(rate)
 
 
-def _to_device(images, triplets, targets, device):
-    return (
-        torch.tensor(images, device=device),
-        torch.tensor(triplets, dtype=torch.int64, device=device),
-        torch.tensor(targets, dtype=torch.float32, device=device),
-    )
+def _tensors(device, *data):
+    """Return images, triplets and targets on the device."""
+    kinds = None, torch.int64, torch.float32
+    return [torch.tensor(part, dtype=kind, device=device) for part, kind in zip(data, kinds)]
 
 
 def scaled(images):

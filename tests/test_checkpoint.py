@@ -156,13 +156,13 @@ def test_the_end_is_kept_and_seconds_add_up(digits, tmp_path, monkeypatch):
 
 def test_it_is_written_only_every_so_many_minutes(digits, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(training._Checkpoint, "write", lambda self: written.append(len(self.losses)))
+    monkeypatch.setattr(training._Training, "write", lambda self: written.append(len(self.losses)))
     trained(digits, tmp_path / "checkpoint", 5.0, **SHORT)
     assert written == [0]  # the end
     clock = iter(range(0, 10000, 60))
     monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(
-        training._Checkpoint, "written", property(lambda self: 0, lambda self, _: None), False
+        training._Training, "written", property(lambda self: 0, lambda self, _: None), False
     )
     written.clear()
     trained(digits, tmp_path / "checkpoint", 8.0, **SHORT)

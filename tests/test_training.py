@@ -154,8 +154,8 @@ def test_non_finite_loss_is_found_at_its_step(vectors):
 
 
 def test_rates():
-    assert training._rates(0.1, "constant", 0, 4).tolist() == [0.1] * 4
-    cosine = training._rates(1.0, "cosine", 4, 100)
+    assert training._rates(0.1, "constant", 0, 2, 2).tolist() == [[0.1] * 2] * 2
+    cosine = training._rates(1.0, "cosine", 4, 1, 100)[0]
     assert cosine[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0], rel=0.01)
     assert cosine[50] == pytest.approx(0.5, rel=0.01)
     assert 0 < cosine[-1] < 1e-3
