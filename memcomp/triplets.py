@@ -6,6 +6,8 @@ Sources: section 5.2 and appendices D, D.1 and D.2 of the paper.
 
 import numpy as np
 
+from memcomp import lookup
+
 WEIGHTED = (1.0, 2.0, 3.0)  # appendix D.2.1; its coefficients are not readable in the text we have
 
 TARGETS = {
@@ -228,9 +230,7 @@ def subset(triplets, labels, size, rare, rng):
     count = (labels[triplets] == last).sum(axis=1)
     taken, missing = [], rare
     for row in rng.permutation(np.flatnonzero(count)):
-        if (
-            count[row] <= missing
-        ):  # passing over a row that holds too many leaves the rows with one to fill up
+        if count[row] <= missing:  # a row that holds too many leaves the rows with one to fill up
             taken.append(row)
             missing -= count[row]
         if not missing:
@@ -265,15 +265,9 @@ def pairs(labels, partners, size, rng):
         Indices into the pool. Every image is used equally often, to within one, so that 500 pairs of 5 × 200
         images use each image exactly once (appendix D.2).
     """
-    per_label = [np.flatnonzero(labels == label) for label in partners]
-    if min(map(len, per_label)) == 0:
-        raise ValueError(f"the pool lacks one of the partner labels {list(partners)}")
-    need = -(-2 * size // len(partners))
-    images = [
-        np.concatenate([rng.permutation(own) for _ in range(-(-need // len(own)))])[:need]
-        for own in per_label
-    ]
-    return rng.permutation(np.concatenate(images))[: 2 * size].reshape(size, 2)
+    counts = np.zeros(max(partners) + 1, int)
+    counts[list(partners)] = -(-2 * size // len(partners))
+    return rng.permutation(choose(labels, counts, rng))[: 2 * size].reshape(size, 2)
 
 
 def composed(rare, partners, position):
@@ -311,8 +305,8 @@ def target(name):
 
     Parameters
     ----------
-    name : str
-        One of ``TARGETS``.
+    name : str or callable
+        One of ``TARGETS``, or a function of labels, which is returned as it is.
 
     Returns
     -------
@@ -323,9 +317,7 @@ def target(name):
     ValueError
         For an unknown name.
     """
-    if name not in TARGETS:
-        raise ValueError(f"unknown target {name!r}; choose one of {', '.join(TARGETS)}")
-    return TARGETS[name]
+    return name if callable(name) else lookup.choose(TARGETS, name, "target")
 
 
 def targets(labels, triplets, name="sum"):
@@ -335,8 +327,8 @@ def targets(labels, triplets, name="sum"):
     ----------
     labels : ndarray, int, shape (N,)
     triplets : ndarray, int, shape (M, 3)
-    name : str
-        One of ``TARGETS``.
+    name : str or callable
+        As for :func:`target`.
 
     Returns
     -------

@@ -161,9 +161,7 @@ def test_it_is_written_only_every_so_many_minutes(digits, tmp_path, monkeypatch)
     assert written == [0]  # the end
     clock = iter(range(0, 10000, 60))
     monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(
-        training._Training, "written", property(lambda self: 0, lambda self, _: None), False
-    )
+    monkeypatch.setattr(training._Training, "written", property(lambda self: 0, lambda self, _: None), False)
     written.clear()
     trained(digits, tmp_path / "checkpoint", 8.0, **SHORT)
     assert written[-1] == 0

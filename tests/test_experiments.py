@@ -1,7 +1,9 @@
 """Experiments: their grids, their data, and what a point returns."""
 
 import dataclasses
+import inspect
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -431,7 +433,7 @@ def test_digits_and_glyphs_are_chosen_apart():
     data = omniglot.training_set(other)
     pool, _ = images.load("embedded", "train")
     assert {image.tobytes() for image in data.images[data.glyphs]} <= {image.tobytes() for image in pool}
-    assert "DejaVu" not in omniglot.provenance(other)["source"]
+    assert "DejaVu" not in base.provenance(*other.pools)["source"]
 
 
 def test_the_exponent_of_zipfs_law_is_a_field():
@@ -442,3 +444,22 @@ def test_the_exponent_of_zipfs_law_is_a_field():
         steep, flat = (module.training_set(dataclasses.replace(config, exponent=e)) for e in (2.0, 1.0))
         count = [np.bincount(data.labels[data.rows].ravel(), minlength=10) for data in (steep, flat)]
         assert count[1][5] > 2 * count[0][5]
+
+
+@pytest.mark.parametrize("module", [mnist_sum, omniglot])
+def test_an_experiment_stands_in_its_module_with_its_own_arguments(module):
+    """So that workers find it by name, and a chapter's parameters reach it."""
+    assert pickle.loads(pickle.dumps(module.run)) is module.run
+    assert pickle.loads(pickle.dumps(module.grid)) is module.grid
+    assert {"config", "device", "data_root", "checkpoint"} <= inspect.signature(module.run).parameters.keys()
+    wanted = ["profile", "dataset", "seeds", "epochs", "width", "mixed", "cuda_graph", "glyphs"]
+    assert list(inspect.signature(module.grid).parameters) == wanted
+    assert module.run.__doc__.startswith("Train one network")
+
+
+def test_an_error_of_a_training_names_what_tells_the_network_from_others():
+    config = omniglot.Config("sum", 0.5, 3, target="max", **(SMALL | {"lr": 1e30}))
+    with pytest.raises(training.NonFiniteLoss, match=r"architecture sum, weight_decay 0\.5, seed 3 stopped"):
+        omniglot.train(dataclasses.replace(config, target="sum"), progress=False)
+    with pytest.raises(training.NonFiniteLoss, match="target max"):
+        omniglot.train(config, progress=False)

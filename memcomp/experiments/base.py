@@ -1,15 +1,19 @@
-"""The recipe that the experiments on images share: data, network, training, record.
+"""What the experiments on images share: recipe, grid, and the way from data over training to a record.
 
-An experiment adds its own fields to :class:`Recipe`, says what its training set is and what it measures, and
-puts the three lines of its ``run`` together from what is here.
+An experiment adds its own fields to :class:`Recipe`, and says what its training set is, what it measures
+(:func:`experiment`) and which points its chapter shows (:func:`grid`).
 """
 
 import dataclasses
+import functools
+import inspect
+import itertools
 import zlib
 
 import numpy as np
 
-from memcomp import evaluation, images, models, training, triplets
+from memcomp import evaluation, images, models, records, training, triplets
+from memcomp.lookup import choose
 
 ARCHITECTURES = ("sum", "linear", "two_layer", "cross_channel")  # the paper's
 PARTNERS = range(5)  # digits beside the rare images in a test triplet
@@ -61,9 +65,7 @@ def stream(name, *numbers):
     ValueError
         For an unknown name.
     """
-    if name not in STREAMS:
-        raise ValueError(f"unknown random stream {name!r}; choose one of {', '.join(STREAMS)}")
-    prefix = STREAMS[name]
+    prefix = choose(STREAMS, name, "random stream")
     if prefix is None:
         return np.random.default_rng(np.random.SeedSequence(numbers, spawn_key=(zlib.crc32(name.encode()),)))
     return np.random.default_rng([*prefix, *numbers])
@@ -111,6 +113,11 @@ class Recipe:
     cuda_graph: bool = False
     along: bool = False
 
+    @property
+    def pools(self):
+        """Names of the pools that the data come from, tuple of str."""
+        return (self.dataset,)
+
 
 def settings(profiles, profile, **given):
     """Return what a grid's configs have in common: a profile's settings, but those that are given.
@@ -132,10 +139,77 @@ def settings(profiles, profile, **given):
     ValueError
         For an unknown profile.
     """
-    if profile not in profiles:
-        *others, last = map(repr, profiles)
-        raise ValueError(f"unknown profile {profile!r}; choose {', '.join(others)} or {last}")
-    return profiles[profile] | {name: value for name, value in given.items() if value is not None}
+    chosen = choose(profiles, profile, "profile")
+    return chosen | {name: value for name, value in given.items() if value is not None}
+
+
+def vary(config, **values):
+    """Return copies of a config with every combination of values of some fields, the last changing fastest.
+
+    Examples
+    --------
+    >>> [(one.width, one.size) for one in vary(Recipe(), width=(8, 16), size=range(1, 3))]
+    [(8, 1), (8, 2), (16, 1), (16, 2)]
+    """
+    return [
+        dataclasses.replace(config, **dict(zip(values, chosen)))
+        for chosen in itertools.product(*values.values())
+    ]
+
+
+def grid(config, profiles):
+    """Make a function that lists an experiment's points one that takes a chapter's parameters.
+
+    Parameters
+    ----------
+    config : type
+        The experiment's configs; the first three fields are the architecture, a number and the seed.
+    profiles : dict
+        Settings by the name of the profile.
+
+    Returns
+    -------
+    callable
+        A decorator of ``points(first, profile, seeds)``, which returns a list of configs. ``first`` has the
+        settings of the profile and the chapter, for Sum; ``seeds(n, PROFILE=m, …)`` returns the seeds of n
+        networks a point, or m in another profile, or as many as the chapter asks for.
+
+        What comes of it takes ``profile``, one of ``profiles``; ``dataset``, ``epochs``, ``width`` and
+        ``glyphs`` in place of the profile's, and ``seeds``, the number of networks a point, where they are
+        not None; and ``mixed`` and ``cuda_graph``, see :func:`memcomp.training.fit`. It raises ValueError for
+        an unknown profile.
+    """
+
+    def decorate(points):
+        def grid(
+            profile="quick",
+            dataset=None,
+            seeds=None,
+            epochs=None,
+            width=None,
+            mixed=False,
+            cuda_graph=False,
+            glyphs=None,
+        ):
+            given = {"dataset": dataset, "epochs": epochs, "width": width, "glyphs": glyphs}
+            given |= {"mixed": mixed or None, "cuda_graph": cuda_graph or None}
+            first = config("sum", 0.0, 0, **settings(profiles, profile, **given))
+
+            def numbers(usual, **by_profile):
+                return range(by_profile.get(profile, usual) if seeds is None else seeds)
+
+            return points(first, profile, numbers)
+
+        return _in_place_of(points, grid)
+
+    return decorate
+
+
+def _in_place_of(inner, outer):
+    """Let a function stand where another was defined, for pickle and the reference; its arguments stay."""
+    functools.update_wrapper(outer, inner)
+    del outer.__wrapped__
+    return outer
 
 
 def work(config):
@@ -163,7 +237,14 @@ class TrainingSet:
     targets: np.ndarray
 
 
-def fit(config, data, name="", device="cpu", progress=True, model=None, checkpoint=None, along=None):
+def options(function, config):
+    """Return those keyword-only arguments of a function that are fields of a config."""
+    parameters = inspect.signature(function).parameters.values()
+    names = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and hasattr(config, one.name)]
+    return {name: getattr(config, name) for name in names}
+
+
+def fit(config, data, device="cpu", progress=True, checkpoint=None, along=None):
     """Build the network that a config describes, and train it as the config says.
 
     Parameters
@@ -171,10 +252,9 @@ def fit(config, data, name="", device="cpu", progress=True, model=None, checkpoi
     config : Recipe
         With the fields ``architecture``, ``seed`` and ``weight_decay``.
     data : TrainingSet
-    name, device, progress, checkpoint
+        Where the pool holds vectors, the network takes vectors.
+    device, progress, checkpoint
         See :func:`memcomp.training.fit`.
-    model : torch.nn.Module, optional
-        In place of the one that the config describes.
     along : callable, optional
         Takes the network to the metrics that are wanted also while it is trained; used if ``config.along``.
 
@@ -184,14 +264,10 @@ def fit(config, data, name="", device="cpu", progress=True, model=None, checkpoi
     history : dict
         See :func:`memcomp.training.fit`.
     """
-    if model is None:
-        model = models.build(
-            config.architecture, config.width, seed=config.seed, stem=config.stem, normalise=config.normalise
-        )
-    options = (
-        *("epochs", "batch_size", "lr", "schedule", "warmup", "optimizer", "weight_decay", "decayed"),
-        *("seed", "mixed", "cuda_graph"),
-    )
+    shape = {"vectors": data.images.ndim == 2, "dim": data.images.shape[-1]}
+    model = models.build(config.architecture, config.width, **shape, **options(models.build, config))
+    own = [one for one in dataclasses.fields(config) if one.name not in vars(Recipe) or one.name == "target"]
+    values = [(one.name, getattr(config, one.name), one.default) for one in own]
 
     def look(epoch, model):
         return along(model) if epoch in (30, 100, 200) or epoch > config.epochs - 10 else None
@@ -201,9 +277,9 @@ def fit(config, data, name="", device="cpu", progress=True, model=None, checkpoi
         data.images,
         data.rows,
         data.targets,
-        **{name: getattr(config, name) for name in options},
+        **options(training.fit, config),
         device=device,
-        name=name,
+        name=", ".join(f"{field} {value}" for field, value, usual in values if value != usual),
         progress=progress,
         checkpoint=checkpoint,
         along=look if config.along and along else None,
@@ -211,10 +287,54 @@ def fit(config, data, name="", device="cpu", progress=True, model=None, checkpoi
     return model, history
 
 
-def result(metrics, history, data):
-    """Return what ``run`` returns: metrics, the training loss of each epoch, and where the data come from."""
-    found = metrics | {"history": [round(loss, 5) for loss in history["loss"]], "data": data}
-    return found | ({"along": history["along"]} if history["along"] else {})
+def experiment(name, version, config, data, *, seen=lambda config, data: data, along=None):
+    """Make a measure of trained networks an experiment on images: draw data, train, measure.
+
+    Parameters
+    ----------
+    name, version, config
+        See :func:`memcomp.records.experiment`.
+    data : callable
+        ``data(config, data_root)`` returns the :class:`TrainingSet` of a config.
+    seen : callable
+        ``seen(config, data)`` returns what of it the network is trained on; by default all.
+    along : callable, optional
+        ``along(model, config, data, data_root)`` returns the metrics that are wanted also while the network
+        is trained, if ``config.along``.
+
+    Returns
+    -------
+    callable
+        A decorator of ``measure(model, config, data, data_root)``, which returns the metrics of a trained
+        network. What comes of it is the experiment, ``run(config, device="cpu", data_root=None,
+        progress=False, checkpoint=None)``; to the metrics it adds ``history``, the training loss of each
+        epoch, and ``data``, where the data come from. Its attribute ``train(config, device="cpu",
+        data_root=None, progress=True, data=None, checkpoint=None)`` trains a network and returns it with its
+        history, see :func:`fit`; ``data`` is its training set, if that is at hand. For ``data_root`` see
+        :func:`memcomp.data.load`, for the others :func:`memcomp.training.fit`.
+    """
+    draw = data
+
+    def decorate(measure):
+        def train(config, device="cpu", data_root=None, progress=True, data=None, checkpoint=None):
+            data = data or draw(config, data_root)
+            look = along and (lambda model: along(model, config, data, data_root))
+            return fit(config, seen(config, data), device, progress, checkpoint, look)
+
+        def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
+            data = draw(config, data_root)
+            model, history = train(config, device, data_root, progress, data, checkpoint)
+            found = measure(model, config, data, data_root) | {
+                "history": [round(loss, 5) for loss in history["loss"]],
+                "data": provenance(*config.pools, root=data_root),
+            }
+            return found | ({"along": history["along"]} if history["along"] else {})
+
+        run = _in_place_of(measure, run)
+        run.train = train
+        return records.experiment(name, version, config)(run)
+
+    return decorate
 
 
 def provenance(*names, root=None):
@@ -242,6 +362,18 @@ def errors(model, part, rows, target="sum"):
     """Return output minus target for triplets of a training or test set, float64."""
     outputs = evaluation.predict(model, part.images, rows).astype(np.float64)
     return outputs - triplets.targets(part.labels, rows, target)
+
+
+def loss(model, part, rows, target="sum"):
+    """Return the mean squared error on triplets of a training or test set."""
+    return (errors(model, part, rows, target) ** 2).mean()
+
+
+def extended(part, images, labels):
+    """Return a training or test set with further images behind those of its pool."""
+    return dataclasses.replace(
+        part, images=np.concatenate([part.images, images]), labels=np.concatenate([part.labels, labels])
+    )
 
 
 def fresh(labels, config):

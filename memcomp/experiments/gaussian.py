@@ -64,8 +64,8 @@ def grid(profile="quick", seeds=None, epochs=None, width=None):
     """
     settings = base.settings(PROFILES, profile, epochs=epochs, width=width)
     counts = range(100, 551, 50) if profile == "paper" else (100, 200, 300, 400, 550)
-    seeds = seeds if seeds is not None else 20 if profile == "paper" else 6
-    return [Config(nines, seed, **settings) for nines in counts for seed in range(seeds)]
+    seeds = range(seeds if seeds is not None else 20 if profile == "paper" else 6)
+    return base.vary(Config(0, 0, **settings), nines=counts, seed=seeds)
 
 
 def work(config):
@@ -99,10 +99,7 @@ def run(config, progress=False, checkpoint=None):
         vectors,
         rows,
         targets,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        seed=config.seed,
+        **base.options(training.fit_additive, config),
         name=f"gaussian, {config.nines} nines, seed {config.seed}",
         progress=progress,
         checkpoint=checkpoint,

@@ -8,13 +8,12 @@ import dataclasses
 
 import numpy as np
 
-from memcomp import records, triplets
+from memcomp import triplets
 from memcomp.experiments import base, omniglot
-from memcomp.experiments.base import work
-from memcomp.experiments.omniglot import errors
+from memcomp.experiments.base import errors
 from memcomp.experiments.subsets import compositions
 
-__all__ = ["Config", "grid", "run", "train", "training_set", "work"]
+work = base.work
 
 DAMAGES = ("none", "label", "pair", "noise")
 PAIRS = ((1, 8), (2, 9))  # glyphs that are made to meet; their halves differ by 3.5 from either
@@ -47,49 +46,26 @@ NOISE = (1.0, 4.0)
 DIAL = (0.01, 0.1)  # weight decays between those of Table 1, for the networks with noise
 
 
-def grid(
-    profile="quick",
-    dataset=None,
-    seeds=None,
-    epochs=None,
-    width=None,
-    mixed=False,
-    cuda_graph=False,
-    glyphs=None,
-):
+@base.grid(Config, PROFILES)
+def grid(first, profile, seeds):
     """Return the configs: for each kind of damage and weight decay, networks that share their data by seed.
 
-    Parameters
-    ----------
-    profile : {"quick", "paper"}
-        ``paper``: the paper's recipe, 10 networks a point. ``quick``: 6, and 4 with noise.
-    dataset : str, optional
-        In place of the profile's: ``embedded`` for ``quick``, ``mnist`` for ``paper``.
-    seeds, epochs, width : int, optional
-        In place of the profile's; ``seeds`` is the number of networks a point.
-    mixed, cuda_graph : bool
-        See :func:`memcomp.training.fit`.
-    glyphs : str, optional
-        See :class:`memcomp.experiments.omniglot.Config`.
+    Profile ``paper``: the paper's recipe, 10 networks a point. ``quick``: 6, and 4 with noise. For the
+    arguments see :func:`.base.grid`.
 
     Returns
     -------
     list of Config
     """
-    settings = omniglot.recipe(PROFILES, profile, dataset, epochs, width, mixed, cuda_graph, glyphs)
-
-    def points(number, decays, **damage):
-        number = seeds if seeds is not None else number if profile == "quick" else 10
-        return [Config("sum", d, seed, **damage, **settings) for d in decays for seed in range(number)]
-
-    table = (0.0, 0.5)
-    plain = points(6, table) + points(4, DIAL)
-    wrong = points(6, table, damage="label", amount=SHIFT)
-    pairs = [config for ties in (0, 1) for config in points(6, table, damage="pair", ties=ties)]
-    noisy = [
-        config for sigma in NOISE for config in points(4, (0.0, *DIAL, 0.5), damage="noise", amount=sigma)
+    table = {"weight_decay": (0.0, 0.5), "seed": seeds(6, paper=10)}
+    noisy = {"weight_decay": (0.0, *DIAL, 0.5), "seed": seeds(4, paper=10)}
+    return [
+        *base.vary(first, **table),
+        *base.vary(first, **noisy | {"weight_decay": DIAL}),
+        *base.vary(first, damage=["label"], amount=[SHIFT], **table),
+        *base.vary(first, damage=["pair"], ties=(0, 1), **table),
+        *base.vary(first, damage=["noise"], amount=NOISE, **noisy),
     ]
-    return plain + wrong + pairs + noisy
 
 
 def victim(config):
@@ -138,17 +114,9 @@ def joined(data, config):
     return dataclasses.replace(data, rows=rows, where=where)
 
 
-@records.experiment("harm", version=1, config=Config)
-def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
-    """Train one network on damaged data and test it against the truth.
-
-    Parameters
-    ----------
-    config : Config
-    device, progress, checkpoint
-        See :func:`memcomp.training.fit`.
-    data_root : path, optional
-        See :func:`memcomp.data.load`.
+@base.experiment("harm", version=1, config=Config, data=training_set)
+def run(model, config, data, data_root):
+    """Train one network on damaged data and test it against the truth, see :func:`.base.experiment`.
 
     Returns
     -------
@@ -164,35 +132,6 @@ def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
         ``fresh_loss``, on held-out digits drawn like the training digits; ``test_loss``, the mean of
         ``pair_loss``.
     """
-    data = training_set(config, data_root)
-    model, history = train(config, device, data_root, progress, data, checkpoint)
-    metrics = measure(model, config, data, data_root)
-    return base.result(metrics, history, omniglot.provenance(config, data_root))
-
-
-def train(config, device="cpu", data_root=None, progress=True, data=None, checkpoint=None):
-    """Train the network of a config.
-
-    Parameters
-    ----------
-    config, device, data_root, progress, checkpoint
-        As in :func:`run`.
-    data : omniglot.TrainingSet, optional
-        The network's training set, if it is at hand.
-
-    Returns
-    -------
-    model : torch.nn.Module
-    history : dict
-        See :func:`memcomp.training.fit`.
-    """
-    data = data or training_set(config, data_root)
-    name = f"{config.damage}, weight decay {config.weight_decay}, seed {config.seed}"
-    return base.fit(config, data, name, device, progress, checkpoint=checkpoint)
-
-
-def measure(model, config, data, data_root=None):
-    """Return the metrics of a trained network, see :func:`run`."""
     test = omniglot.held_out(config, data, data_root)
     error = errors(model, data, data.rows, config.target)
     given = error + triplets.targets(data.labels, data.rows, config.target) - data.targets
@@ -209,6 +148,9 @@ def measure(model, config, data, data_root=None):
         "train_loss": (given**2).mean(),
         "clean_loss": (error**2).mean(),
         "glyph_loss": (error[data.where[:, 0]] ** 2).mean(),
-        "fresh_loss": (errors(model, test, fresh, config.target) ** 2).mean(),
+        "fresh_loss": base.loss(model, test, fresh, config.target),
         "test_loss": (by_pair**2).mean(),
     }
+
+
+train = run.train

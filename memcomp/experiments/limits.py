@@ -6,14 +6,14 @@ place of the images.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
-from memcomp import evaluation, models, records, triplets
+from memcomp import triplets
 from memcomp.experiments import base, omniglot
+from memcomp.experiments.base import errors
 from memcomp.triplets import TARGETS
-
-__all__ = ["TARGETS", "Config", "grid", "run", "train", "training_set", "work"]
 
 DEPTHS = ("cross_channel", "after_1", "after_2", "after_3", "after_4", "linear")  # from the input to the head
 HEADS = ("sum", "linear", "two_layer", "deep_sets", "attention")
@@ -41,51 +41,28 @@ class Config(omniglot.Config):
 PROFILES = {"quick": omniglot.QUICK | {"size": 3000}, "paper": {}}
 
 
-def grid(
-    profile="quick",
-    dataset=None,
-    seeds=None,
-    epochs=None,
-    width=None,
-    mixed=False,
-    cuda_graph=False,
-    glyphs=None,
-):
+@base.grid(Config, PROFILES)
+def grid(first, profile, seeds):
     """Return the configs: the sum at every depth of mixing and for every head; other targets; oracles.
 
-    Parameters
-    ----------
-    profile : {"quick", "paper"}
-        ``paper``: the paper's recipe, 10 networks a point. ``quick``: 5 for the sum, 2 for other targets, 3
-        oracles.
-    dataset : str, optional
-        In place of the profile's: ``embedded`` for ``quick``, ``mnist`` for ``paper``.
-    seeds, epochs, width : int, optional
-        In place of the profile's; ``seeds`` is the number of networks a point.
-    mixed, cuda_graph : bool
-        See :func:`memcomp.training.fit`.
-    glyphs : str, optional
-        See :class:`memcomp.experiments.omniglot.Config`.
+    Profile ``paper``: the paper's recipe, 10 networks a point. ``quick``: 5 for the sum, 2 for other targets,
+    3 oracles. For the arguments see :func:`.base.grid`.
 
     Returns
     -------
     list of Config
     """
-    settings = omniglot.recipe(PROFILES, profile, dataset, epochs, width, mixed, cuda_graph, glyphs)
 
-    def points(number, architectures, targets, **changes):
-        number = seeds if seeds is not None else number if profile == "quick" else 10
-        return [
-            Config(architecture, 0.0, seed, target=target, **settings, **changes)
-            for target in targets
-            for architecture in architectures
-            for seed in range(number)
-        ]
+    def points(number, targets, architectures, **changes):
+        changed = dataclasses.replace(first, **changes)
+        return base.vary(changed, target=targets, architecture=architectures, seed=seeds(number, paper=10))
 
-    depths = points(5, (*DEPTHS, *(head for head in HEADS if head not in DEPTHS)), ["sum"])
-    others = points(2, ("cross_channel", *HEADS), ["max", "product", "parity"])
-    weighted = points(2, ("cross_channel", "linear", "two_layer"), ["weighted"])
-    return depths + others + weighted + points(3, HEADS, TARGETS, oracle=True)
+    return [
+        *points(5, ["sum"], dict.fromkeys(DEPTHS + HEADS)),
+        *points(2, ["max", "product", "parity"], ("cross_channel", *HEADS)),
+        *points(2, ["weighted"], ("cross_channel", "linear", "two_layer")),
+        *points(3, TARGETS, HEADS, oracle=True),
+    ]
 
 
 def work(config):
@@ -111,17 +88,24 @@ def target(labels, kind):
     return (asked(labels) * scale).astype(np.float32)
 
 
-@records.experiment("limits", version=1, config=Config)
-def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
+def training_set(config, data_root=None):
+    """Return the triplets of :mod:`memcomp.experiments.omniglot` with the scaled target."""
+    data = omniglot.training_set(config, data_root)
+    return dataclasses.replace(data, targets=target(data.labels[data.rows], config.target))
+
+
+def shown(config, part):
+    """Return a training or test set as the network sees it: for an oracle, labels in place of images."""
+    if not config.oracle:
+        return part
+    return dataclasses.replace(part, images=np.eye(10, dtype=np.float32)[part.labels])
+
+
+@base.experiment("limits", version=1, config=Config, data=training_set, seen=shown)
+def run(model, config, data, data_root):
     """Train one network, or an oracle, and test it on combinations of its glyphs.
 
-    Parameters
-    ----------
-    config : Config
-    device, progress, checkpoint
-        See :func:`memcomp.training.fit`.
-    data_root : path, optional
-        See :func:`memcomp.data.load`.
+    For the arguments see :func:`.base.experiment`.
 
     Returns
     -------
@@ -137,75 +121,32 @@ def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
 
         ``weights``: number of trained weights.
     """
-    data = training_set(config, data_root)
-    model, history = train(config, device, data_root, progress, data, checkpoint)
-    metrics = measure(model, config, data, data_root)
-    return base.result(metrics, history, omniglot.provenance(config, data_root))
-
-
-def training_set(config, data_root=None):
-    """Return the triplets of :mod:`memcomp.experiments.omniglot` with the scaled target."""
-    data = omniglot.training_set(config, data_root)
-    return dataclasses.replace(data, targets=target(data.labels[data.rows], config.target))
-
-
-def train(config, device="cpu", data_root=None, progress=True, data=None, checkpoint=None):
-    """Train the network of a config.
-
-    Parameters
-    ----------
-    config, device, data_root, progress, checkpoint
-        As in :func:`run`.
-    data : omniglot.TrainingSet, optional
-        The network's training set, if it is at hand.
-
-    Returns
-    -------
-    model : torch.nn.Module
-    history : dict
-        See :func:`memcomp.training.fit`.
-    """
-    data = shown(config, data or training_set(config, data_root))
-    model = None
-    if config.oracle:
-        model = models.build(config.architecture, config.width, seed=config.seed, dim=10, vectors=True)
-    name = f"{config.architecture}, {config.target}{', oracle' * config.oracle}, seed {config.seed}"
-    return base.fit(config, data, name, device, progress, model, checkpoint)
-
-
-def shown(config, part):
-    """Return a training or test set as the network sees it: for an oracle, labels in place of images."""
-    if not config.oracle:
-        return part
-    return dataclasses.replace(part, images=np.eye(10, dtype=np.float32)[part.labels])
-
-
-def measure(model, config, data, data_root=None):
-    """Return the metrics of a trained network, see :func:`run`."""
     test = shown(config, omniglot.held_out(config, data, data_root))
     data = shown(config, data)
+    asked = functools.partial(target, kind=config.target)
 
-    def squared(part, rows):
-        outputs = evaluation.predict(model, part.images, rows).astype(np.float64)
-        return (outputs - target(part.labels[rows], config.target)) ** 2
+    def loss(rows):
+        return base.loss(model, test, rows, asked)
 
-    by_position = [squared(test, rows).mean() for rows in test.rows]
-    train_error = squared(data, data.rows)
-    fresh = base.fresh(test.labels[: test.glyphs[0]], config)
-    constants = [target(test.labels[rows], config.target).var(dtype=np.float64) for rows in test.rows]
+    by_position = [loss(rows) for rows in test.rows]
+    train_error = errors(model, data, data.rows, asked) ** 2
+    constants = [asked(test.labels[rows]).var(dtype=np.float64) for rows in test.rows]
     found = {
         "test_loss": np.mean(by_position),
         "by_position": by_position,
         "constant_loss": np.mean(constants),
         "train_loss": train_error.mean(),
         "glyph_loss": train_error[data.where[:, 0]].mean(),
-        "fresh_loss": squared(test, fresh).mean(),
-        "by_number": [squared(test, omniglot.with_glyphs(test, number)).mean() for number in range(4)],
+        "fresh_loss": loss(base.fresh(test.labels[: test.glyphs[0]], config)),
+        "by_number": [loss(omniglot.with_glyphs(test, number)) for number in range(4)],
         "weights": sum(parameter.numel() for parameter in model.parameters()),
     }
     if config.architecture in SETS and config.target == "sum":
-        found["by_parts"] = [squared(test, with_parts(test, number)).mean() for number in PARTS]
+        found["by_parts"] = [loss(with_parts(test, number)) for number in PARTS]
     return found
+
+
+train = run.train
 
 
 def with_parts(test, number, size=1000):

@@ -6,13 +6,13 @@ from itertools import combinations
 import numpy as np
 from torch import nn
 
-from memcomp import evaluation, images, records, triplets
+from memcomp import evaluation, images, triplets
 from memcomp.data.glyphs import DRAWINGS
 from memcomp.data.store import cached
 from memcomp.experiments import base
-from memcomp.experiments.base import ARCHITECTURES, PARTNERS, errors, work
+from memcomp.experiments.base import ARCHITECTURES, PARTNERS, errors
 
-__all__ = ["ARCHITECTURES", "Config", "errors", "grid", "held_out", "run", "train", "training_set", "work"]
+work = base.work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,93 +45,65 @@ class Config(base.Recipe):
         """str: the pool that the glyphs come from."""
         return self.glyphs or images.POOLS[self.dataset].companion
 
+    @property
+    def pools(self):
+        """Names of the pools of digits and of glyphs, tuple of str."""
+        return self.dataset, self.glyph_pool
+
 
 DIAL = (1e-4, 1e-3, 1e-2, 0.1, 2.0)  # weight decays between and beyond those of Table 1
 
 QUICK = base.QUICK | {"size": 6000, "epochs": 30}
 PROFILES = {"quick": QUICK, "narrow": base.NARROW, "paper": {}}
-# The paper's training set with the quick recipe: what the records of profile `medium` were trained by.
-MEDIUM = QUICK | {"dataset": "mnist", "size": 40_000}
 
 
-def grid(
-    profile="quick",
-    dataset=None,
-    seeds=None,
-    epochs=None,
-    width=None,
-    mixed=False,
-    cuda_graph=False,
-    glyphs=None,
-):
-    """Return the configs of Tables 1 and 2 and of the questions around them.
+@base.grid(Config, PROFILES)
+def grid(first, profile, seeds):
+    """Return the configs of Tables 1 and 2 and of the questions around them, see :func:`.base.grid`.
 
-    Parameters
-    ----------
-    profile : {"quick", "narrow", "paper"}
-        ``paper``: the paper's recipe. ``quick``: fewer triplets, smaller networks, fewer epochs. Both hold
+    Profile ``paper`` is the paper's recipe; ``quick`` has fewer triplets, smaller networks, fewer epochs.
+    Both hold
 
-        - Table 1: four architectures, weight decay 0 and 0.5, 5 seeds;
-        - Table 2: three architectures, the same decays, 2 seeds (``paper``: 5);
-        - for Sum, what weight decay may mean: AdamW in place of Adam, a constant rate or one that falls along
-          a half cosine, half as many triplets, and decay of only some of the weights;
-        - for Sum, the weight decays of ``DIAL``, 3 seeds.
+    - Table 1: four architectures, weight decay 0 and 0.5, 5 seeds;
+    - Table 2: three architectures, the same decays, 2 seeds (``paper``: 5);
+    - for Sum, what weight decay may mean: AdamW in place of Adam, a constant rate or one that falls along a
+      half cosine, half as many triplets, and decay of only some of the weights;
+    - for Sum, the weight decays of ``DIAL``, 3 seeds.
 
-        ``narrow``: the paper's recipe at width 16. Table 1 with 3 seeds (Cross-channel 2), AdamW for Sum, and
-        Table 2 with one seed; the first seed of everything comes first.
-    dataset : str, optional
-        In place of the profile's: ``embedded`` for ``quick``, ``mnist`` for the others.
-    seeds, epochs, width : int, optional
-        In place of the profile's; ``seeds`` is the number of networks a point, for all parts.
-    mixed, cuda_graph : bool
-        See :func:`memcomp.training.fit`.
-    glyphs : str, optional
-        See :class:`Config`.
+    ``narrow``: the paper's recipe at width 16. Table 1 with 3 seeds (Cross-channel 2), AdamW for Sum, and
+    Table 2 with one seed; the first seed of everything comes first.
 
     Returns
     -------
     list of Config
     """
-    common = recipe(PROFILES, profile, dataset, epochs, width, mixed, cuda_graph, glyphs)
-    first = Config("sum", 0.0, 0, **common)
 
-    def points(number, architectures=("sum",), decays=(0.0, 0.5), **changes):
-        return [
-            dataclasses.replace(first, architecture=architecture, weight_decay=decay, seed=seed, **changes)
-            for seed in range(number if seeds is None else seeds)
-            for architecture in architectures
-            for decay in decays
-        ]
+    def points(seeds, architectures=("sum",), decays=(0.0, 0.5), **changes):
+        changed = dataclasses.replace(first, **changes)
+        return base.vary(changed, seed=seeds, architecture=architectures, weight_decay=decays)
 
     if profile == "narrow":
-        table_1 = points(3, ("sum", "two_layer", "linear")) + points(2, ("cross_channel",))
-        decoupled = points(3, decays=(0.5,), optimizer="adamw")
+        table_1 = points(seeds(3), ("sum", "two_layer", "linear")) + points(seeds(2), ("cross_channel",))
+        decoupled = points(seeds(3), decays=(0.5,), optimizer="adamw")
         by_seed = sorted(table_1 + decoupled, key=lambda config: config.seed)
-        return by_seed + points(1, ARCHITECTURES[:3], drawings=10)
+        return by_seed + points(seeds(1), ARCHITECTURES[:3], drawings=10)
 
-    table_1 = points(5, ARCHITECTURES)
-    table_2 = points(5 if profile == "paper" else 2, ARCHITECTURES[:3], drawings=10)
-    decoupled = points(4, ARCHITECTURES if profile == "paper" else ("sum",), (0.5,), optimizer="adamw")
     if profile == "paper":
         other = {"schedule": "cosine", "lr": 4 * first.lr}
     else:  # at the first rate of the cosine no network fits its training set
         other = {"schedule": "constant", "warmup": 0, "lr": first.lr / 4}
-    schedules = [*points(3, **other), *points(3, decays=(0.5,), optimizer="adamw", **other)]
-    half = points(3, size=first.size // 2)
-    parts = [
-        config
-        for decayed in ("conv", "other")
-        for optimizer in ("adam", "adamw")
-        for config in points(2, decays=(0.5,), decayed=decayed, optimizer=optimizer)
+    decoupled = ARCHITECTURES if profile == "paper" else ("sum",)
+    groups = {"decayed": ("conv", "other"), "optimizer": ("adam", "adamw")}
+    return [
+        *points(seeds(5), ARCHITECTURES),
+        *points(seeds(2, paper=5), ARCHITECTURES[:3], drawings=10),
+        *points(seeds(4), decoupled, (0.5,), optimizer="adamw"),
+        *points(seeds(3), **other),
+        *points(seeds(3), decays=(0.5,), optimizer="adamw", **other),
+        *points(seeds(3), size=first.size // 2),
+        *base.vary(first, **groups, seed=seeds(2), weight_decay=(0.5,)),
+        *points(seeds(3), decays=DIAL),
     ]
-    return table_1 + table_2 + decoupled + schedules + half + parts + points(3, decays=DIAL)
-
-
-def recipe(profiles, profile, dataset, epochs, width, mixed, cuda_graph, glyphs):
-    """Return what the configs of a grid with glyphs have in common, see ``base.settings``."""
-    given = {"dataset": dataset, "epochs": epochs, "width": width, "glyphs": glyphs}
-    switches = {"mixed": mixed or None, "cuda_graph": cuda_graph or None}
-    return base.settings(profiles, profile, **given, **switches)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,31 +209,34 @@ def held_out(config, train, data_root=None):
     rng = base.stream("shared")
     if config.drawings == 1:
         # Each pair in one of its two orders, so that no position prefers a small label.
-        pairs = rng.permuted(np.array(list(combinations(glyphs, 2))), axis=1)
-        rows = [triplets.composed(digits, pairs, position) for position in range(3)]
+        one, two = digits, rng.permuted(np.array(list(combinations(glyphs, 2))), axis=1)
     else:
-        pairs = triplets.pairs(labels, PARTNERS, len(digits) // 2, rng)
-        rows = [triplets.composed(glyphs, pairs, position) for position in range(3)]
+        one, two = glyphs, triplets.pairs(labels, PARTNERS, len(digits) // 2, rng)
     return HeldOut(
         np.concatenate([pool, train.images[train.glyphs]]),
         np.concatenate([labels, train.labels[train.glyphs]]),
         digits,
         glyphs,
-        np.stack(rows),
+        np.stack([triplets.composed(one, two, position) for position in range(3)]),
     )
 
 
-@records.experiment("omniglot", version=1, config=Config)
-def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
-    """Train one network and test it on combinations of its glyphs.
+def train_losses(model, config, data):
+    """Return the mean squared error on the training set, and on its triplets that hold a glyph."""
+    squared = errors(model, data, data.rows, config.target) ** 2
+    return {"train_loss": squared.mean(), "glyph_loss": squared[data.where[:, 0]].mean()}
 
-    Parameters
-    ----------
-    config : Config
-    device, progress, checkpoint
-        See :func:`memcomp.training.fit`.
-    data_root : path, optional
-        See :func:`memcomp.data.load`.
+
+def along(model, config, data, data_root):
+    """Return the metrics that are wanted also while the network is trained."""
+    test = held_out(config, data, data_root)
+    by_position = [base.loss(model, test, rows, config.target) for rows in test.rows]
+    return {"test_loss": np.mean(by_position), **train_losses(model, config, data)}
+
+
+@base.experiment("omniglot", version=1, config=Config, data=training_set, along=along)
+def run(model, config, data, data_root):
+    """Train one network and test it on combinations of its glyphs, see :func:`.base.experiment`.
 
     Returns
     -------
@@ -282,55 +257,10 @@ def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
         ``norm_conv``, ``norm_gain``, ``norm_head``: Euclidean norms of the weights of all convolutions, of
         batch normalization and of the head, without biases.
     """
-    data = training_set(config, data_root)
-    model, history = train(config, device, data_root, progress, data, checkpoint)
-    return base.result(measure(model, config, data, data_root), history, provenance(config, data_root))
-
-
-def provenance(config, data_root=None):
-    """Return source and checksum of the digits and the glyphs, as one data source."""
-    return base.provenance(config.dataset, config.glyph_pool, root=data_root)
-
-
-def train(config, device="cpu", data_root=None, progress=True, data=None, checkpoint=None):
-    """Train the network of a config.
-
-    Parameters
-    ----------
-    config, device, data_root, progress, checkpoint
-        As in :func:`run`.
-    data : TrainingSet, optional
-        The network's training set, if it is at hand.
-
-    Returns
-    -------
-    model : torch.nn.Module
-    history : dict
-        See :func:`memcomp.training.fit`.
-    """
-    data = data or training_set(config, data_root)
-
-    def along(model):
-        test = held_out(config, data, data_root)
-        by_position = [(errors(model, test, rows, config.target) ** 2).mean() for rows in test.rows]
-        return {"test_loss": np.mean(by_position), **train_losses(model, config, data)}
-
-    name = f"{config.architecture}, weight decay {config.weight_decay}, seed {config.seed}"
-    return base.fit(config, data, name, device, progress, checkpoint=checkpoint, along=along)
-
-
-def train_losses(model, config, data):
-    """Return the mean squared error on the training set, and on its triplets that hold a glyph."""
-    squared = errors(model, data, data.rows, config.target) ** 2
-    return {"train_loss": squared.mean(), "glyph_loss": squared[data.where[:, 0]].mean()}
-
-
-def measure(model, config, data, data_root=None):
-    """Return the metrics of a trained network, see :func:`run`."""
     test = held_out(config, data, data_root)
 
     def loss(rows):
-        return (errors(model, test, rows, config.target) ** 2).mean()
+        return base.loss(model, test, rows, config.target)
 
     by_position = [loss(rows) for rows in test.rows]
     return {
@@ -343,6 +273,9 @@ def measure(model, config, data, data_root=None):
         **in_training_mode(model, config, data, test),
         **norms(model),
     }
+
+
+train = run.train
 
 
 def with_glyphs(test, number, size=3000, rng=None):
@@ -359,65 +292,58 @@ def with_glyphs(test, number, size=3000, rng=None):
     return rng.permuted(np.concatenate([glyphs, digits], axis=1), axis=1)
 
 
+def beside(model, config, part, images, pairs):
+    """Return the errors of images beside pairs of others, at each position, (3, images, pairs)."""
+    rows = np.concatenate([triplets.composed(images, pairs, position) for position in range(3)])
+    return errors(model, part, rows, config.target).reshape(3, len(images), len(pairs))
+
+
 def credit(model, config, data, test, digits=20, pairs=50):
     """Split the error on each glyph's training triplet into the glyph's part and its partners'."""
     rng = base.stream("partners")
     row, position = data.where.T
-    offset = len(data.images)  # the test pool goes behind the training pool
-    both = dataclasses.replace(
-        test,
-        images=np.concatenate([data.images, test.images]),
-        labels=np.concatenate([data.labels, test.labels]),
-    )
     without = np.repeat(data.rows[row][:, None], digits, 1)  # (G, digits, 3)
-    without[np.arange(len(row)), :, position] = offset + rng.choice(test.digits, digits, replace=False)
+    substitutes = rng.choice(test.digits, digits, replace=False)
+    without[np.arange(len(row)), :, position] = len(data.images) + substitutes
     company = rng.choice(test.digits, (pairs, 2))
-    own = [triplets.composed(test.glyphs, company, place) for place in range(3)]
+    both = base.extended(data, test.images, test.labels)
     partners = errors(model, both, without.reshape(-1, 3), config.target).reshape(-1, digits).mean(1)
-    alone = errors(model, test, np.concatenate(own), config.target).reshape(3, -1, pairs).mean(2)
     return {
         "position": position,
         "residual": errors(model, data, data.rows[row], config.target).round(4),
         "partners": partners.round(4),
-        "own": alone.round(4),
+        "own": beside(model, config, test, test.glyphs, company).mean(2).round(4),
     }
 
 
 def in_training_mode(model, config, data, test, size=450):
     """Return losses with batch normalization by the statistics of each batch."""
     rng = base.stream("batches")
-    order = rng.permutation(len(data.rows))
-    squared = np.empty(len(order))
-    outputs = evaluation.predict_in_training_mode(model, data.images, data.rows[order], config.batch_size)
-    squared[order] = (outputs - triplets.targets(data.labels, data.rows[order], config.target)) ** 2
 
-    tests = rng.permutation(test.rows.reshape(-1, 3))[: max(size, config.batch_size)].astype(np.int64)
-    wanted = triplets.targets(test.labels, tests, config.target)
-    alone = evaluation.predict_in_training_mode(model, test.images, tests, config.batch_size)
-    alone = (alone - wanted) ** 2
-    tests, wanted = tests[:size], wanted[:size]
+    def squared(part, rows):
+        outputs = evaluation.predict_in_training_mode(model, part.images, rows, config.batch_size)
+        return (outputs - triplets.targets(part.labels, rows, config.target)) ** 2
+
+    order = rng.permutation(len(data.rows))
+    trained = squared(data, data.rows[order])[np.argsort(order)].astype(np.float64)
+    tests = rng.permutation(test.rows.reshape(-1, 3))[: max(size, config.batch_size)]
     company = data.rows[rng.integers(len(data.rows), size=(size, 15))]
-    mixed = np.concatenate([tests[:, None] + len(data.images), company], axis=1)  # (size, 16, 3)
-    both = np.concatenate([data.images, test.images])
-    outputs = evaluation.predict_in_training_mode(model, both, mixed.reshape(-1, 3), config.batch_size)
-    outputs = outputs.reshape(size, 16)[:, 0]
+    mixed = np.concatenate([tests[:size, None] + len(data.images), company], axis=1)  # (size, 16, 3)
+    both = base.extended(data, test.images, test.labels)
     return {
-        "batch_train_loss": squared.mean(),
-        "batch_glyph_loss": squared[data.where[:, 0]].mean(),
-        "batch_test_loss": ((outputs - wanted) ** 2).mean(),
-        "batch_test_alone_loss": alone.mean(),
+        "batch_train_loss": trained.mean(),
+        "batch_glyph_loss": trained[data.where[:, 0]].mean(),
+        "batch_test_loss": squared(both, mixed.reshape(-1, 3))[::16].mean(),
+        "batch_test_alone_loss": squared(test, tests).mean(),
     }
 
 
 def norms(model):
     """Return the Euclidean norms of three groups of weights."""
-    groups = {"conv": nn.Conv2d, "gain": nn.BatchNorm2d, "head": nn.Linear}
-    return {
-        f"norm_{name}": sum(
-            float(module.weight.detach().double().square().sum())
-            for module in model.modules()
-            if isinstance(module, kind)
-        )
-        ** 0.5
-        for name, kind in groups.items()
-    }
+    squares = dict.fromkeys(("norm_conv", "norm_gain", "norm_head"), 0.0)
+    groups = {nn.Conv2d: "norm_conv", nn.BatchNorm2d: "norm_gain", nn.Linear: "norm_head"}
+    for module in model.modules():
+        for kind, name in groups.items():
+            if isinstance(module, kind):
+                squares[name] += float(module.weight.detach().double().square().sum())
+    return {name: square**0.5 for name, square in squares.items()}

@@ -7,13 +7,12 @@ of many records.
 """
 
 import dataclasses
-from itertools import combinations
 
 import numpy as np
 
-from memcomp import images, records, triplets
+from memcomp import images
 from memcomp.experiments import base, omniglot
-from memcomp.experiments.omniglot import errors
+from memcomp.experiments.base import errors
 
 NINE = 9  # the rarest digit, of which most images are seen once
 FOLLOWED = 30  # triplets with a 9 seen once, and as many of common digits
@@ -47,52 +46,26 @@ POINTS = (  # architecture, weight decay, drawings of each glyph, epochs in unit
 OTHERS = 5  # drawings of a glyph that no network was trained on
 
 
-def grid(
-    profile="quick",
-    dataset=None,
-    seeds=None,
-    epochs=None,
-    width=None,
-    mixed=False,
-    cuda_graph=False,
-    glyphs=None,
-):
+@base.grid(Config, PROFILES)
+def grid(first, profile, seeds):
     """Return the configs: for each point of ``POINTS``, networks on different subsets.
 
     The same number of ``seed`` means the same subset at every point with as many drawings, so that points
-    differ in nothing else.
-
-    Parameters
-    ----------
-    profile : {"quick", "paper"}
-        ``paper``: the paper's recipe and share, 100 networks a point. ``quick``: 9 networks, on halves.
-    dataset : str, optional
-        In place of the profile's: ``embedded`` for ``quick``, ``mnist`` for ``paper``.
-    seeds, epochs, width : int, optional
-        In place of the profile's; ``seeds`` is the number of networks a point.
-    mixed, cuda_graph : bool
-        See :func:`memcomp.training.fit`.
-    glyphs : str, optional
-        See :class:`memcomp.experiments.omniglot.Config`.
+    differ in nothing else. Profile ``paper``: the paper's recipe and share, 100 networks a point. ``quick``:
+    9 networks, on halves. For the arguments see :func:`.base.grid`.
 
     Returns
     -------
     list of Config
     """
-    settings = omniglot.recipe(PROFILES, profile, dataset, epochs, width, mixed, cuda_graph, glyphs)
-    number = seeds if seeds is not None else 9 if profile == "quick" else 100
-    once = Config("sum", 0.0, 0, **settings)
+    varied = "architecture", "weight_decay", "drawings", "epochs"
     return [
-        dataclasses.replace(
-            once,
-            architecture=architecture,
-            weight_decay=decay,
-            drawings=drawings,
-            epochs=longer * once.epochs,
-            seed=seed,
+        config
+        for *point, longer in POINTS
+        for config in base.vary(
+            dataclasses.replace(first, **dict(zip(varied, [*point, longer * first.epochs]))),
+            seed=seeds(9, paper=100),
         )
-        for architecture, decay, drawings, longer in POINTS
-        for seed in range(number)
     ]
 
 
@@ -145,17 +118,17 @@ def followed(config, data):
     return rows, np.concatenate([data.glyphs, data.rows[nines][lone[nines]]])
 
 
-@records.experiment("subsets", version=1, config=Config)
-def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
+def trained_on(config, data):
+    """Return the shared set without the triplets that the network is not trained on."""
+    member = subset(config, data)
+    return dataclasses.replace(data, rows=data.rows[member], targets=data.targets[member])
+
+
+@base.experiment("subsets", version=1, config=Config, data=shared_set, seen=trained_on)
+def run(model, config, data, data_root):
     """Train one network on a random subset and follow some triplets, inside and outside of it.
 
-    Parameters
-    ----------
-    config : Config
-    device, progress, checkpoint
-        See :func:`memcomp.training.fit`.
-    data_root : path, optional
-        See :func:`memcomp.data.load`.
+    For the arguments see :func:`.base.experiment`.
 
     Returns
     -------
@@ -172,81 +145,43 @@ def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
         ``fresh_loss``, on held-out digits drawn like the training digits; ``test_loss``, on the composed test
         of :mod:`memcomp.experiments.omniglot`, whether or not its glyphs were in the subset.
     """
-    data = shared_set(config, data_root)
-    model, history = train(config, device, data_root, progress, data, checkpoint)
-    metrics = measure(model, config, data, data_root)
-    return base.result(metrics, history, omniglot.provenance(config, data_root))
-
-
-def train(config, device="cpu", data_root=None, progress=True, data=None, checkpoint=None):
-    """Train the network of a config.
-
-    Parameters
-    ----------
-    config, device, data_root, progress, checkpoint
-        As in :func:`run`.
-    data : omniglot.TrainingSet, optional
-        The training set that all share, if it is at hand.
-
-    Returns
-    -------
-    model : torch.nn.Module
-    history : dict
-        See :func:`memcomp.training.fit`.
-    """
-    data = data or shared_set(config, data_root)
-    member = subset(config, data)
-    part = base.TrainingSet(data.images, data.labels, data.rows[member], data.targets[member])
-    name = f"{config.architecture}, weight decay {config.weight_decay}, subset {config.seed}"
-    return base.fit(config, part, name, device, progress, checkpoint=checkpoint)
-
-
-def measure(model, config, data, data_root=None):
-    """Return the metrics of a trained network, see :func:`run`."""
     test = omniglot.held_out(config, data, data_root)
     member = subset(config, data)
     rows, rare = followed(config, data)
     error = errors(model, data, data.rows, config.target)
     fresh = base.fresh(test.labels[: test.glyphs[0]], config)
-    glyphs = len(data.glyphs)
-    kinds = ("glyph", glyphs), ("nine", len(rare) - glyphs), ("common", len(rows) - len(rare))
-    tests = [errors(model, test, part, config.target) for part in test.rows]
+    glyphs, rarest = len(data.glyphs), len(rare)
+    tests = np.stack([errors(model, test, part, config.target) for part in test.rows])
     found = {
-        "kind": [kind for kind, number in kinds for _ in range(number)],
+        "kind": np.repeat(["glyph", "nine", "common"], [glyphs, rarest - glyphs, len(rows) - rarest]),
         "member": member[rows].astype(int),
         "error": error[rows].round(4),
         "train_loss": (error[member] ** 2).mean(),
         "left_loss": (error[~member] ** 2).mean(),
-        "fresh_loss": (errors(model, test, fresh, config.target) ** 2).mean(),
+        "fresh_loss": base.loss(model, test, fresh, config.target),
         "test_loss": np.mean([(part**2).mean() for part in tests]),
         **compositions(model, config, test, data.images[rare], data.labels[rare]),
     }
     if config.drawings == 1:
         squared = np.square(tests).reshape(3, len(test.digits), -1).mean((0, 1))
-        pairs = test.labels[test.rows[0][: len(squared), 1:]]
-        assert len({frozenset(pair) for pair in pairs.tolist()}) == len(list(combinations(range(10), 2)))
         drawings = other_drawings(config, data, data_root)
         unseen = compositions(model, config, test, drawings, np.repeat(np.arange(10), OTHERS))["composed"]
         found |= {
             "other": unseen.reshape(10, OTHERS).mean(1).round(5),
-            "pairs": pairs,
+            "pairs": test.labels[test.rows[0][: len(squared), 1:]],
             "pair_loss": squared.round(5),
         }
     return found
 
 
+train = run.train
+
+
 def compositions(model, config, test, drawn, labels, pairs=100):
     """Return the error of each image beside pairs of held-out digits, over three positions."""
-    rng = base.stream("partners")
-    both = dataclasses.replace(
-        test,
-        images=np.concatenate([test.images, drawn]),
-        labels=np.concatenate([test.labels, labels]),
-    )
-    company = rng.choice(test.digits, (pairs, 2))
+    company = base.stream("partners").choice(test.digits, (pairs, 2))
     places = len(test.images) + np.arange(len(drawn))
-    rows = np.stack([triplets.composed(places, company, position) for position in range(3)])
-    error = errors(model, both, rows.reshape(-1, 3), config.target).reshape(3, len(drawn), pairs)
+    error = omniglot.beside(model, config, base.extended(test, drawn, labels), places, company)
     return {"composed": (error**2).mean((0, 2)).round(5), "bias": error.mean((0, 2)).round(4)}
 
 
