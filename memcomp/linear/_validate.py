@@ -24,40 +24,37 @@ def as_array(name, values):
     except ValueError as error:
         raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
     check_real(name, array)
-    return array
+    return array.astype(float, copy=False)
 
 
-def check_finite(name, values, locate):
-    finite = np.isfinite(values)
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        where = locate(bad[0])
+def check_finite(name, values, locate=None):
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        where = locate(bad[0]) if locate else np.unravel_index(bad[0], values.shape)
         raise ValueError(
             f"{name} must be finite, but {bad.size} of its entries are not; the first is "
-            f"{values.flat[bad[0]]} at {where}"
+            f"{values.flat[bad[0]]} at {tuple(map(int, where))}"
         )
 
 
 def check_matrix(X):
     """Return X as a float64 array, or as a csr_array without stored zeros or duplicates."""
-    if scipy.sparse.issparse(X):
+    sparse = scipy.sparse.issparse(X)
+    if sparse:
         check_real("X", X)
-        if X.ndim != 2:
-            raise ValueError(f"X must have shape (n, d), got {X.shape}")
-        A = scipy.sparse.csr_array(X, dtype=float)
-        if not A.has_canonical_format or not A.data.all():
-            A = A.copy()
-            A.sum_duplicates()
-            A.eliminate_zeros()
-        check_finite(
-            "X", A.data, lambda k: (int(np.searchsorted(A.indptr, k, "right")) - 1, int(A.indices[k]))
-        )
-        return A
-    A = as_array("X", X)
-    if A.ndim != 2:
-        raise ValueError(f"X must have shape (n, d), got {A.shape}")
-    A = A.astype(float, copy=False)
-    check_finite("X", A, lambda k: tuple(int(i) for i in np.unravel_index(k, A.shape)))
+    else:
+        X = as_array("X", X)
+    if X.ndim != 2:
+        raise ValueError(f"X must have shape (n, d), got {X.shape}")
+    if not sparse:
+        check_finite("X", X)
+        return X
+    A = scipy.sparse.csr_array(X, dtype=float)
+    if not A.has_canonical_format or not A.data.all():
+        A = A.copy()
+        A.sum_duplicates()
+        A.eliminate_zeros()
+    check_finite("X", A.data, lambda k: (np.searchsorted(A.indptr, k, "right") - 1, A.indices[k]))
     return A
 
 
@@ -67,19 +64,17 @@ def check_targets(Y, n):
     Y = as_array("Y", Y)
     if Y.ndim not in (1, 2) or Y.shape[0] != n:
         raise ValueError(f"Y must have shape ({n},) or ({n}, m) to match X's {n} rows, got {Y.shape}")
-    Y = Y.astype(float, copy=False)
-    check_finite("Y", Y, lambda k: tuple(int(i) for i in np.unravel_index(k, Y.shape)))
+    check_finite("Y", Y)
     return Y
 
 
 def check_errors(error, p):
     error, p = as_array("error", error), as_array("p", p)
-    error, p = error.astype(float, copy=False), p.astype(float, copy=False)
     if p.ndim != 1 or error.ndim not in (1, 2) or error.shape[0] != p.size:
         raise ValueError(f"error must have shape (d,) or (d, m) and p (d,), got {error.shape} and {p.shape}")
     if not np.all((p >= 0) & (p <= 1)):
         raise ValueError("p must hold probabilities between 0 and 1")
-    check_finite("error", error, lambda k: tuple(int(i) for i in np.unravel_index(k, error.shape)))
+    check_finite("error", error)
     return error, p
 
 

@@ -178,7 +178,7 @@ class Factorization:
 
     @cached_property
     def _diagonals(self) -> dict:
-        if not isinstance(self._engine, _Spectral):
+        if not hasattr(self._engine, "diagonals"):
             raise RuntimeError(
                 f"method {self.method!r} gives solutions only; for the rank and the diagonals use "
                 f"factorize(X, method='eigh'), cubic time in {min(self._problem.A.shape)}"
@@ -281,7 +281,7 @@ class _Problem:
     def _engine(self, method, limit):
         smaller = min(self.A.shape)
         if smaller == 0:
-            return _Zero(self.A)
+            return _SVD(self.A)
         if method == "auto":
             if smaller <= limit or not self.sparse:
                 method = "eigh"
@@ -308,28 +308,7 @@ class _Problem:
         return core <= CORE_LIMIT and np.sum(np.diff(self.A.indptr).astype(float) ** 2) <= GRAM_LIMIT
 
 
-class _Spectral:
-    """An engine that knows the rank and the diagonals."""
-
-
-class _Zero(_Spectral):
-    method, rank = "eigh", 0
-
-    def __init__(self, A):
-        self.A = A
-
-    def solve(self, Y, penalty):
-        return np.zeros((self.A.shape[1], Y.shape[1]))
-
-    def dual(self, b):
-        return np.zeros((self.A.shape[0], b.shape[1]))
-
-    def diagonals(self):
-        n, d = self.A.shape
-        return np.zeros(n), np.zeros(d), np.zeros(n), np.zeros(d)
-
-
-class _Eigh(_Spectral):
+class _Eigh:
     """Eigenvectors of A'A (tall A) or AA' (wide A)."""
 
     method = "eigh"
@@ -397,7 +376,7 @@ class _Eigh(_Spectral):
         return far, near, far_inverse, near_inverse
 
 
-class _SVD(_Spectral):
+class _SVD:
     """Singular vectors of A."""
 
     method = "svd"
@@ -411,7 +390,7 @@ class _SVD(_Spectral):
             )
         dense = A.toarray() if scipy.sparse.issparse(A) else A
         U, values, Vt = scipy.linalg.svd(dense, full_matrices=False, check_finite=False)
-        self.rank = int(np.count_nonzero(values > max(A.shape) * EPS * values[0]))
+        self.rank = int(np.count_nonzero(values > max(A.shape) * EPS * values.max(initial=0)))
         self.U, self.values, self.Vt = U[:, : self.rank], values[: self.rank], Vt[: self.rank]
 
     def solve(self, Y, penalty):

@@ -6,6 +6,7 @@ Monte Carlo standard error, and holds when the two numbers agree within four of 
 check takes decides how small an error in a formula it can see (`Check.resolution`).
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,28 +93,60 @@ class Check:
         return difference <= room if self.relation == "≤" else difference >= -room
 
 
+def _of(source):
+    """Make a list of `Check` of the rows that a function yields.
+
+    A row is (quantity, relation, predicted, measured) and, optionally, the tolerance. What is measured is a
+    number that is exact, a number with its standard error, or an array of samples, whose mean is taken. A
+    quantity may begin with the number of an item of the statement, "(2) …".
+    """
+
+    def decorate(function):
+        @functools.wraps(function)
+        def checks(*arguments, **options):
+            return [_check(source, *row) for row in function(*arguments, **options)]
+
+        return checks
+
+    return decorate
+
+
+def _check(source, quantity, relation, predicted, measured, tolerance=0.0):
+    if quantity.startswith("("):
+        item, quantity = quantity.split(" ", 1)
+        source = f"{source} {item}"
+    if isinstance(measured, list | np.ndarray):
+        measured = _mean(measured)
+    value, error = measured if isinstance(measured, tuple) else (measured, 0.0)
+    return Check(source, quantity, predicted, value, error, relation, tolerance)
+
+
 def _mean(samples):
     samples = np.asarray(samples, dtype=float)
     return samples.mean(), samples.std(ddof=1) / np.sqrt(samples.size)
 
 
-def _compare(source, quantity, predicted, samples, relation="=", tolerance=0.0):
-    measured, error = _mean(samples)
-    return Check(source, quantity, predicted, measured, error, relation, tolerance)
-
-
-def _ratio_of_means(source, quantity, predicted, upper, lower, tolerance):
-    upper, lower = np.asarray(upper, dtype=float), np.asarray(lower, dtype=float)
+def _ratio_of_means(upper, lower):
     ratio = upper.mean() / lower.mean()
-    error = np.std(upper - ratio * lower, ddof=1) / lower.mean() / np.sqrt(upper.size)
-    return Check(source, quantity, predicted, ratio, error, "=", tolerance)
+    return ratio, np.std(upper - ratio * lower, ddof=1) / lower.mean() / np.sqrt(upper.size)
 
 
-def _exponent(sizes, samples):
-    """Exponent between the means at two sizes, with its standard error."""
+def _exponent(sizes, values):
+    return np.log(values[1] / values[0]) / np.log(sizes[1] / sizes[0])
+
+
+def _measure(measure, sets):
+    """Return one array for each number that `measure` finds in a data set, unless it finds None."""
+    found = [numbers for numbers in map(measure, sets) if numbers is not None]
+    return [np.array(values, dtype=float) for values in zip(*found)]
+
+
+def _growth(measure, law, sizes, draws, rng):
+    """Return a number in data sets of two sizes, and the exponent of its mean with its standard error."""
+    samples = [[measure(X) for X in data_sets(law, n, repeats, rng)] for n, repeats in zip(sizes, draws)]
     (low, low_error), (high, high_error) = map(_mean, samples)
-    log = np.log(sizes[1] / sizes[0])
-    return np.log(high / low) / log, np.hypot(low_error / low, high_error / high) / log
+    error = np.hypot(low_error / low, high_error / high) / np.log(sizes[1] / sizes[0])
+    return samples, (_exponent(sizes, (low, high)), error)
 
 
 def data_sets(law, n, draws, rng):
@@ -132,13 +165,12 @@ def data_sets(law, n, draws, rng):
     ------
     scipy.sparse.csr_array of shape (n, d)
     """
-    together = max(1, min(draws, 200_000 // n))
-    while draws > 0:
-        count = min(together, draws)
+    together = max(1, 200_000 // n)
+    for start in range(0, draws, together):
+        count = min(together, draws - start)
         X = law.sample(n * count, rng)
         for i in range(count):
             yield X[i * n : (i + 1) * n]
-        draws -= count
 
 
 def power_coefficients(law, gamma=0.1):
@@ -184,6 +216,7 @@ def noiseless_error(X, beta):
 # Section 2 ----------------------------------------------------------------------------------------
 
 
+@_of("Definition of D")
 def check_data_model(law, n, rng):
     """Definition of D: the moments of a sample, to the fourth order where independence shows.
 
@@ -198,24 +231,20 @@ def check_data_model(law, n, rng):
     -------
     list of Check
     """
-    source, p = "Definition of D", law.p
-    X = law.sample(n, rng)
+    p, X = law.p, law.sample(n, rng)
     nonzeros, signs = np.diff(X.indptr), X.sum(axis=1)
     inner = (p > 0) & (p < 1)
     spread = n * p[inner] * (1 - p[inner])
     deviation = (structure.feature_counts(X)[inner] - n * p[inner]) ** 2 / spread
     # Variance of a squared standardized binomial: 2 + (1 - 6 p (1 - p)) / (n p (1 - p)).
     error = np.sqrt(np.sum(2 + (1 - 6 * p[inner] * (1 - p[inner])) / spread)) / spread.size
-    return [
-        _compare(source, "features per sample, Σ p", p.sum(), nonzeros),
-        _compare(
-            source, "pairs per sample, Σ p_i p_j", (p.sum() ** 2 - p @ p) / 2, nonzeros * (nonzeros - 1) / 2
-        ),
-        _compare(source, "E (Σ x_i)²: independent signs", p.sum(), signs**2),
-        Check(source, "counts beside n p_i, mean square", 1.0, deviation.mean(), error),
-    ]
+    yield "features per sample, Σ p", "=", p.sum(), nonzeros
+    yield "pairs per sample, Σ p_i p_j", "=", (p.sum() ** 2 - p @ p) / 2, nonzeros * (nonzeros - 1) / 2
+    yield "E (Σ x_i)²: independent signs", "=", p.sum(), signs**2
+    yield "counts beside n p_i, mean square", "=", 1.0, (deviation.mean(), error)
 
 
+@_of("Equation (2)")
 def check_power_law(law, n, count=10.0):
     """Equation (2): decay and truncation of the frequencies, and where common features end.
 
@@ -230,21 +259,17 @@ def check_power_law(law, n, count=10.0):
     -------
     list of Check
     """
-    source, p = "Equation (2)", law.p
-    c, k = predictions.scale(law), law.threshold(n, count)
+    p, c, k = law.p, predictions.scale(law), law.threshold(n, count)
     free = np.flatnonzero(p < 1)
-    decay = np.log(p[free[-1]] / p[free[0]]) / np.log((free[-1] + 1) / (free[0] + 1))
-    return [
-        Check(source, "decay exponent, -α", -law.alpha, decay, 0, "=", 1e-9),
-        Check(
-            source, "features cut off at 1, (s/Z)^(1/α) rounded down", np.floor(c ** (1 / law.alpha)), free[0]
-        ),
-        Check(source, "features per sample ≤ s", law.s, p.sum(), 0, "≤"),
-        Check(source, f"n p_{k} ≥ {count:g}", count, n * p[k - 1], 0, "≥"),
-        Check(source, f"n p_{k + 1} ≤ {count:g}", count, n * p[k], 0, "≤"),
-    ]
+    decay = _exponent(free[[0, -1]] + 1, p[free[[0, -1]]])
+    yield "decay exponent, -α", "=", -law.alpha, decay, 1e-9
+    yield "features cut off at 1, (s/Z)^(1/α) rounded down", "=", np.floor(c ** (1 / law.alpha)), free[0]
+    yield "features per sample ≤ s", "≤", law.s, p.sum()
+    yield f"n p_{k} ≥ {count:g}", "≥", count, n * p[k - 1]
+    yield f"n p_{k + 1} ≤ {count:g}", "≤", count, n * p[k]
 
 
+@_of("Definition of the estimator")
 def check_estimator(law, n, rng, sigma=0.5, steps=30_000):
     """Definition of the estimator: gradient descent from 0 ends at X†y; its training loss with noise.
 
@@ -261,7 +286,6 @@ def check_estimator(law, n, rng, sigma=0.5, steps=30_000):
     -------
     list of Check
     """
-    source = "Definition of the estimator"
     X = law.sample(n, rng)
     fit = linear.factorize(X)
     beta = power_coefficients(law)
@@ -271,34 +295,14 @@ def check_estimator(law, n, rng, sigma=0.5, steps=30_000):
     step = 1 / np.linalg.norm((X @ X.T).toarray(), 2)
     for _ in range(steps):
         iterate -= step * (X.T @ (X @ iterate - y))
-    residual = noise - X @ fit.solve(noise)
-    return [
-        Check(
-            source,
-            "gradient descent beside X†y, norm",
-            np.linalg.norm(solution),
-            np.linalg.norm(iterate),
-            0,
-            "=",
-            1e-6,
-        ),
-        Check(
-            source,
-            "and their distance",
-            1e-5 * np.linalg.norm(solution),
-            np.linalg.norm(iterate - solution),
-            0,
-            "≤",
-        ),
-        _compare(
-            source,
-            "training loss, σ²(1 - rank/n)",
-            sigma**2 * (1 - fit.rank / n),
-            np.mean(residual**2, axis=0),
-        ),
-    ]
+    norm, distance = np.linalg.norm(solution), np.linalg.norm(iterate - solution)
+    training = np.mean((noise - X @ fit.solve(noise)) ** 2, axis=0)
+    yield "gradient descent beside X†y, norm", "=", norm, np.linalg.norm(iterate), 1e-6
+    yield "and their distance", "≤", 1e-5 * norm, distance
+    yield "training loss, σ²(1 - rank/n)", "=", sigma**2 * (1 - fit.rank / n), training
 
 
+@_of("Definition of the losses")
 def check_losses(law, forced, n, rng):
     """Definitions of L_D, D_F and L_{D_F}: the exact losses beside test samples drawn from D and from D_F.
 
@@ -321,17 +325,13 @@ def check_losses(law, forced, n, rng):
     free = np.ones(law.d)
     free[forced] = 0.0
     signs = rng.choice([-1.0, 1.0], size=(n, forced.size))
-    return [
-        _compare("Definition of L_D", "loss on D", linear.population_loss(error, law.p), (X @ error) ** 2),
-        _compare(
-            "Definition of D_F",
-            f"loss on D_F, t = {forced.size}",
-            linear.population_loss(error, law.p, forced=forced),
-            (X @ (free * error) + signs @ error[forced]) ** 2,
-        ),
-    ]
+    composed = (X @ (free * error) + signs @ error[forced]) ** 2
+    exact = linear.population_loss(error, law.p, forced=forced)
+    yield "loss on D", "=", linear.population_loss(error, law.p), (X @ error) ** 2
+    yield f"loss on D_F, t = {forced.size}", "=", exact, composed
 
 
+@_of("Claim 1")
 def check_tail_mass(law, k):
     """Claim 1: p_{>k} = Θ(s k^(1-α)) with its constant, and p_{≤k} = O(s).
 
@@ -344,21 +344,17 @@ def check_tail_mass(law, k):
     -------
     list of Check
     """
-    source, tail = "Claim 1", law.p[k:].sum()
-    low, high = predictions.tail_mass_range(law, k)
-    return [
-        Check(
-            source, f"p_>{k} beside the midpoint integral", predictions.tail_mass(law, k), tail, 0, "=", 2e-3
-        ),
-        Check(source, f"p_>{k} ≥ integral from {k + 1}", low, tail, 0, "≥"),
-        Check(source, f"p_>{k} ≤ integral from {k}", high, tail, 0, "≤"),
-        Check(source, f"p_≤{k} ≤ s", law.s, law.p[:k].sum(), 0, "≤"),
-    ]
+    tail, (low, high) = law.p[k:].sum(), predictions.tail_mass_range(law, k)
+    yield f"p_>{k} beside the midpoint integral", "=", predictions.tail_mass(law, k), tail, 2e-3
+    yield f"p_>{k} ≥ integral from {k + 1}", "≥", low, tail
+    yield f"p_>{k} ≤ integral from {k}", "≤", high, tail
+    yield f"p_≤{k} ≤ s", "≤", law.s, law.p[:k].sum()
 
 
 # Appendix C ---------------------------------------------------------------------------------------
 
 
+@_of("Lemma C.1")
 def check_bonferroni(law, k, rng, draws=1000):
     """Lemma C.1: on the tail of the power law, and at its worst over random probabilities.
 
@@ -373,7 +369,6 @@ def check_bonferroni(law, k, rng, draws=1000):
     -------
     list of Check
     """
-    source = "Lemma C.1"
     lower, upper = predictions.bonferroni(law.p[k:])
     none = np.prod(1 - law.p[k:])
     below, above = [], []
@@ -382,14 +377,13 @@ def check_bonferroni(law, k, rng, draws=1000):
         low, high = predictions.bonferroni(p)
         below.append(np.prod(1 - p) / low if low > 0 else np.inf)
         above.append(np.prod(1 - p) / high)
-    return [
-        Check(source, "Π(1 - p) ≥ 1 - S, tail", lower, none, 0, "≥"),
-        Check(source, "Π(1 - p) ≤ 1 - S + S²/2, tail", upper, none, 0, "≤"),
-        Check(source, "smallest Π / (1 - S), random p, S < 1", 1, min(below), 0, "≥", 1e-12),
-        Check(source, "largest Π / (1 - S + S²/2), random p", 1, max(above), 0, "≤", 1e-12),
-    ]
+    yield "Π(1 - p) ≥ 1 - S, tail", "≥", lower, none
+    yield "Π(1 - p) ≤ 1 - S + S²/2, tail", "≤", upper, none
+    yield "smallest Π / (1 - S), random p, S < 1", "≥", 1, min(below), 1e-12
+    yield "largest Π / (1 - S + S²/2), random p", "≤", 1, max(above), 1e-12
 
 
+@_of("Lemma C.6")
 def check_chernoff(law, k, n, deltas=(0.05, 0.1)):
     """Lemma C.6: exact tails of the number of samples with a tail feature, Bin(n, 1 - P0).
 
@@ -404,16 +398,13 @@ def check_chernoff(law, k, n, deltas=(0.05, 0.1)):
     -------
     list of Check
     """
-    source, rate = "Lemma C.6", 1 - np.prod(1 - law.p[k:])
-    mean, out = n * rate, []
+    rate = 1 - np.prod(1 - law.p[k:])
+    mean = n * rate
     for delta in deltas:
         above = stats.binom.sf(np.ceil((1 + delta) * mean) - 1, n, rate)
         below = stats.binom.cdf(np.floor((1 - delta) * mean), n, rate)
-        out += [
-            Check(source, f"P(N ≥ {1 + delta:g} μ)", predictions.chernoff_upper(mean, delta), above, 0, "≤"),
-            Check(source, f"P(N ≤ {1 - delta:g} μ)", predictions.chernoff_lower(mean, delta), below, 0, "≤"),
-        ]
-    return out
+        yield f"P(N ≥ {1 + delta:g} μ)", "≤", predictions.chernoff_upper(mean, delta), above
+        yield f"P(N ≤ {1 - delta:g} μ)", "≤", predictions.chernoff_lower(mean, delta), below
 
 
 def gram_deviations(law, k, n, draws, rng):
@@ -431,14 +422,17 @@ def gram_deviations(law, k, n, draws, rng):
     full_rank : ndarray of bool, shape (draws,)
     """
     root = np.sqrt(law.p[:k])
-    norms, full = np.empty(draws), np.empty(draws, dtype=bool)
-    for i, X in enumerate(data_sets(law, n, draws, rng)):
+
+    def measure(X):
         gram = (X[:, :k].T @ X[:, :k]).toarray()
-        full[i] = np.linalg.matrix_rank(gram, hermitian=True) == k
-        norms[i] = np.linalg.norm(gram / np.outer(root, root) / n - np.eye(k), 2)
-    return norms, full
+        norm = np.linalg.norm(gram / np.outer(root, root) / n - np.eye(k), 2)
+        return norm, np.linalg.matrix_rank(gram, hermitian=True) == k
+
+    norms, full = _measure(measure, data_sets(law, n, draws, rng))
+    return norms, full.astype(bool)
 
 
+@_of("Lemma C.5")
 def check_matrix_bernstein(law, k, n, rng, draws=100):
     """Lemma C.5: mean and 95 % quantile of the norm of a sum of independent matrices, x̃x̃ᵀ/n.
 
@@ -453,7 +447,7 @@ def check_matrix_bernstein(law, k, n, rng, draws=100):
     -------
     list of Check
     """
-    source, p = "Lemma C.5", law.p[:k]
+    p = law.p[:k]
     variance = (predictions.fourth_moment(p).max() - 1) / n
     bound = max(np.sum(1 / p) - 1, 1) / n
     norms, _ = gram_deviations(law, k, n, draws, rng)
@@ -461,12 +455,11 @@ def check_matrix_bernstein(law, k, n, rng, draws=100):
     log = np.log(2 * k / 0.05)
     quantile = log * bound / 3 + np.sqrt((log * bound / 3) ** 2 + 2 * log * variance)
     assert np.isclose(predictions.matrix_bernstein_tail(quantile, variance, bound, 2 * k), 0.05)
-    return [
-        _compare(source, "mean norm", predictions.matrix_bernstein_mean(variance, bound, 2 * k), norms, "≤"),
-        Check(source, "95 % quantile of the norm", quantile, np.quantile(norms, 0.95), 0, "≤"),
-    ]
+    yield "mean norm", "≤", predictions.matrix_bernstein_mean(variance, bound, 2 * k), norms
+    yield "95 % quantile of the norm", "≤", quantile, np.quantile(norms, 0.95)
 
 
+@_of("Lemma C.3")
 def check_row_norms(law, n, rng, draws=200, failure=0.01):
     """Lemma C.3: the largest ‖x‖² among n samples.
 
@@ -482,21 +475,17 @@ def check_row_norms(law, n, rng, draws=200, failure=0.01):
     -------
     list of Check
     """
-    source, bound = "Lemma C.3", predictions.row_norm_bound(law.p, n, failure)
+    bound = predictions.row_norm_bound(law.p, n, failure)
     # Exact quantile: P(all n ≤ q) = P(one ≤ q)^n.
     cumulative = np.cumsum(predictions.count_distribution(law.p, int(bound) + 2)) ** n
     quantile = int(np.argmax(cumulative >= 1 - failure))
-    largest = [np.diff(X.indptr).max() for X in data_sets(law, n, draws, rng)]
-    mean_largest = np.sum(1 - cumulative)
-    return [
-        Check(source, f"{1 - failure:.0%} quantile of the largest ‖x‖²", bound, quantile, 0, "≤"),
-        Check(
-            source, "P(all ‖x‖² within the bound)", 1 - failure, np.mean(np.array(largest) <= bound), 0, "≥"
-        ),
-        _compare(source, "mean of the largest ‖x‖², exact", mean_largest, largest),
-    ]
+    largest = np.array([np.diff(X.indptr).max() for X in data_sets(law, n, draws, rng)])
+    yield f"{1 - failure:.0%} quantile of the largest ‖x‖²", "≤", bound, quantile
+    yield "P(all ‖x‖² within the bound)", "≥", 1 - failure, np.mean(largest <= bound)
+    yield "mean of the largest ‖x‖², exact", "=", np.sum(1 - cumulative), largest
 
 
+@_of("Lemma C.4")
 def check_fourth_moment(law, k, n, rng):
     """Lemma C.4 (reconstructed): E (x̃x̃ᵀ)² = diag(k - 1 + 1/p_i), its trace and its smallest entry.
 
@@ -510,17 +499,14 @@ def check_fourth_moment(law, k, n, rng):
     -------
     list of Check
     """
-    source, p = "Lemma C.4", law.p[:k]
-    X = law.sample(n, rng)[:, :k]
-    scaled = X @ np.diag(1 / np.sqrt(p)) if k <= 2000 else None
-    norms = (scaled * scaled).sum(axis=1)
-    moment = predictions.fourth_moment(p)
-    return [
-        _compare(source, "trace of E (x̃x̃ᵀ)²", moment.sum(), norms**2),
-        _compare(source, "entry of the most common feature", moment[0], norms * scaled[:, 0] ** 2),
-    ]
+    p = law.p[:k]
+    scaled = law.sample(n, rng)[:, :k] @ np.diag(1 / np.sqrt(p))
+    norms, moment = (scaled * scaled).sum(axis=1), predictions.fourth_moment(p)
+    yield "trace of E (x̃x̃ᵀ)²", "=", moment.sum(), norms**2
+    yield "entry of the most common feature", "=", moment[0], norms * scaled[:, 0] ** 2
 
 
+@_of("Lemma C.2")
 def check_gram_deviation(law, k, n, rng, draws=200):
     """Lemma C.2: the normalized Gram matrix of the common features beside matrix Bernstein, and its rank.
 
@@ -535,24 +521,18 @@ def check_gram_deviation(law, k, n, rng, draws=200):
     -------
     list of Check
     """
-    source, p = "Lemma C.2", law.p[:k]
+    p = law.p[:k]
     norms, full = gram_deviations(law, k, n, draws, rng)
     bound, leading = predictions.gram_deviation_bound(p, n)
     # A threshold at which rank k is in doubt.
     low = law.threshold(n, 4)
     _, low_full = gram_deviations(law, low, n, 4 * draws, rng)
-    return [
-        _compare(source, "mean norm, Bernstein in full", bound, norms, "≤"),
-        _compare(source, "mean norm, Bernstein's first term", leading, norms, "≤"),
-        _compare(source, "mean norm, exact floor", predictions.gram_deviation_floor(p, n), norms, "≥"),
-        Check(source, "P(rank k)", 0.99, full.mean(), 0, "≥"),
-        _compare(
-            source,
-            f"P(rank k) at n p_k = 4, k = {low}",
-            predictions.common_rank_probability(law.p[:low], n),
-            low_full,
-        ),
-    ]
+    low_rank = predictions.common_rank_probability(law.p[:low], n)
+    yield "mean norm, Bernstein in full", "≤", bound, norms
+    yield "mean norm, Bernstein's first term", "≤", leading, norms
+    yield "mean norm, exact floor", "≥", predictions.gram_deviation_floor(p, n), norms
+    yield "P(rank k)", "≥", 0.99, full.mean()
+    yield f"P(rank k) at n p_k = 4, k = {low}", "=", low_rank, low_full
 
 
 # Section 4 and appendices A.1, B.1: structure -----------------------------------------------------
@@ -574,6 +554,7 @@ def spans(X, k):
     return bool(np.linalg.matrix_rank((common.T @ common).toarray(), hermitian=True) == k)
 
 
+@_of("Lemma A.1")
 def check_rows(law, k, n, rng, draws=400):
     """Lemma A.1 (1) and (2), informally Lemma 6: samples with no, one and several tail features; the span.
 
@@ -590,23 +571,22 @@ def check_rows(law, k, n, rng, draws=400):
     """
     mean, bound = predictions.row_counts(law.p, k, n), predictions.row_count_bounds(law.p, k, n)
     span = predictions.common_rank_probability(law.p[:k] * mean.common / n, n)
-    counts, full = np.empty((draws, 3)), np.empty(draws)
-    for i, X in enumerate(data_sets(law, n, draws, rng)):
-        per_row = structure.tail_counts(X, k)
-        counts[i] = np.sum(per_row == 0), np.sum(per_row == 1), np.sum(per_row >= 2)
-        full[i] = spans(X, k)
-    one, two = "Lemma A.1 (1)", "Lemma A.1 (2)"
-    return [
-        _compare(one, "samples with common features only", mean.common, counts[:, 0]),
-        _compare(one, "the same, ≥ n (1 - p_>k)", bound.common, counts[:, 0], "≥"),
-        _compare(one, "P(they span the common features)", span, full, "=", 0.02),
-        _compare(two, "samples with one tail feature", mean.single, counts[:, 1]),
-        _compare(two, "the same, ≥ n p_>k (1 - p_>k)", bound.single, counts[:, 1], "≥"),
-        _compare(two, "samples with several tail features", mean.several, counts[:, 2]),
-        _compare(two, "the same, ≤ n p_>k² / 2", bound.several, counts[:, 2], "≤"),
-    ]
+
+    def measure(X):
+        number = np.bincount(np.minimum(structure.tail_counts(X, k), 2), minlength=3)
+        return *number, spans(X, k)
+
+    none, one, several, full = _measure(measure, data_sets(law, n, draws, rng))
+    yield "(1) samples with common features only", "=", mean.common, none
+    yield "(1) the same, ≥ n (1 - p_>k)", "≥", bound.common, none
+    yield "(1) P(they span the common features)", "=", span, full, 0.02
+    yield "(2) samples with one tail feature", "=", mean.single, one
+    yield "(2) the same, ≥ n p_>k (1 - p_>k)", "≥", bound.single, one
+    yield "(2) samples with several tail features", "=", mean.several, several
+    yield "(2) the same, ≤ n p_>k² / 2", "≤", bound.several, several
 
 
+@_of("Lemma A.1 (3)")
 def check_features(law, k, n, rng, draws=400):
     """Lemma A.1 (3), informally Lemma 6: features seen, and those never the only tail feature of a sample.
 
@@ -621,21 +601,21 @@ def check_features(law, k, n, rng, draws=400):
     -------
     list of Check
     """
-    source, seen, once, lost = "Lemma A.1 (3)", [], [], []
-    for X in data_sets(law, n, draws, rng):
+
+    def measure(X):
         count = structure.feature_counts(X)
-        seen.append(np.sum(count > 0))
-        once.append(np.sum(count == 1))
-        lost.append(np.sum(count[k:] > 0) - np.sum(structure.single_row_features(X, k)))
-    return [
-        _compare(source, "features seen", predictions.features_seen(law.p, n), seen),
-        _compare(source, "features seen ≤ k + n p_>k", k + n * law.p[k:].sum(), seen, "≤"),
-        _compare(source, "features seen exactly once", predictions.features_seen_times(law.p, n, 1), once),
-        _compare(source, "tail features never alone", predictions.features_lost(law.p, k, n), lost),
-        _compare(source, "the same, ≤ n p_>k²", predictions.features_lost_bound(law.p, k, n), lost, "≤"),
-    ]
+        lost = np.sum(count[k:] > 0) - np.sum(structure.single_row_features(X, k))
+        return np.sum(count > 0), np.sum(count == 1), lost
+
+    seen, once, lost = _measure(measure, data_sets(law, n, draws, rng))
+    yield "features seen", "=", predictions.features_seen(law.p, n), seen
+    yield "features seen ≤ k + n p_>k", "≤", k + n * law.p[k:].sum(), seen
+    yield "features seen exactly once", "=", predictions.features_seen_times(law.p, n, 1), once
+    yield "tail features never alone", "=", predictions.features_lost(law.p, k, n), lost
+    yield "the same, ≤ n p_>k²", "≤", predictions.features_lost_bound(law.p, k, n), lost
 
 
+@_of("Lemma A.1 (3), limit")
 def check_features_limit(law, n, rng, draws=24):
     """Lemma A.1 (3) sharpened: limit forms of the number of features seen and of the shares seen once, twice.
 
@@ -651,26 +631,20 @@ def check_features_limit(law, n, rng, draws=24):
     -------
     list of Check
     """
-    source, seen, once, twice = "Lemma A.1 (3), limit", [], [], []
-    for _ in range(draws):
-        count = structure.feature_counts(law.sample(n, rng))
-        seen.append(np.sum(count > 0))
-        once.append(np.sum(count == 1) / seen[-1])
-        twice.append(np.sum(count == 2) / seen[-1])
-    return [
-        _compare(
-            source,
-            "features seen, about Γ(1 - 1/α)(cn)^(1/α)",
-            predictions.features_seen_limit(law, n),
-            seen,
-            "=",
-            0.01,
-        ),
-        _compare(source, "share seen once, 1/α", predictions.seen_share_limit(law.alpha, 1), once, "=", 0.01),
-        _compare(source, "share seen twice", predictions.seen_share_limit(law.alpha, 2), twice, "=", 0.01),
-    ]
+
+    def measure(X):
+        count = structure.feature_counts(X)
+        seen = np.sum(count > 0)
+        return seen, np.sum(count == 1) / seen, np.sum(count == 2) / seen
+
+    seen, once, twice = _measure(measure, data_sets(law, n, draws, rng))
+    limit = predictions.features_seen_limit(law, n)
+    yield "features seen, about Γ(1 - 1/α)(cn)^(1/α)", "=", limit, seen, 0.01
+    yield "share seen once, 1/α", "=", predictions.seen_share_limit(law.alpha, 1), once, 0.01
+    yield "share seen twice", "=", predictions.seen_share_limit(law.alpha, 2), twice, 0.01
 
 
+@_of("Lemma B.1")
 def check_no_double_row(law, k, n, rng, draws=40_000):
     """Lemma B.1: how often no sample has two tail features; and at the size that the limit form asks for.
 
@@ -685,34 +659,24 @@ def check_no_double_row(law, k, n, rng, draws=40_000):
     -------
     list of Check
     """
-    source, clean, left = "Lemma B.1", [], draws
-    chunk = max(1, 1_000_000 // n)
-    while left > 0:
-        count = min(chunk, left)
+    clean, together = [], max(1, 1_000_000 // n)
+    for start in range(0, draws, together):
+        count = min(together, draws - start)
         per_row = structure.tail_counts(law.sample(n * count, rng), k).reshape(count, n)
         clean.append(np.all(per_row <= 1, axis=1))
-        left -= count
-    exact = predictions.no_double_row(law.p, k, n)
+    exact, limit = predictions.no_double_row(law.p, k, n), predictions.no_double_row_limit(law.p, k, n)
     # The tail of at most sqrt(2 · 0.01 / n): the lemma with its constant.
     tails = np.cumsum(law.p[::-1])[::-1]
     fine = int(np.argmax(tails <= np.sqrt(-2 * np.log(0.99) / n)))
-    return [
-        _compare(source, "P(no sample with two tail features)", exact, np.concatenate(clean)),
-        Check(
-            source,
-            "exp(-n p_>k²/2) is below the exact value",
-            predictions.no_double_row_limit(law.p, k, n),
-            exact,
-            0,
-            "≥",
-        ),
-        Check(source, "P at p_>k = 0.14/√n", 0.99, predictions.no_double_row(law.p, fine, n), 0, "≥", 1e-3),
-    ]
+    yield "P(no sample with two tail features)", "=", exact, np.concatenate(clean)
+    yield "exp(-n p_>k²/2) is below the exact value", "≥", limit, exact
+    yield "P at p_>k = 0.14/√n", "≥", 0.99, predictions.no_double_row(law.p, fine, n), 1e-3
 
 
 # Recovery without noise ---------------------------------------------------------------------------
 
 
+@_of("Lemma A.2")
 def check_recovery(law, k, n, rng, draws=30, peeled_draws=1500):
     """Lemma A.2, informally Lemma 7: which features the minimum-norm solution recovers without noise.
 
@@ -732,50 +696,36 @@ def check_recovery(law, k, n, rng, draws=30, peeled_draws=1500):
     -------
     list of Check
     """
-    common, alone, unseen, criterion, unrecovered, peeled = [], [], [], [], [], []
     beta = rng.standard_normal(law.d)
-    for X in data_sets(law, n, draws, rng):
-        fit = linear.factorize(X)
-        estimate = fit.solve(X @ beta)
-        right, rounds = np.abs(estimate - beta) < 1e-6, structure.peel(X)
-        if spans(X, k):
-            common.append(right[:k].mean())
-            alone.append(right[structure.single_row_features(X, k)].mean())
-        unseen.append(np.all(estimate[rounds == -1] == 0))
-        exact = fit.recovery > 1 - 1e-6
-        criterion.append(np.sum(exact != right))
-        unrecovered.append(np.sum((rounds >= 0) & ~exact))
-        peeled.append(np.sum(rounds == 0))
+
+    def measure(X):
+        fit, rounds = linear.factorize(X), structure.peel(X)
+        estimate, exact = fit.solve(X @ beta), fit.recovery > 1 - 1e-6
+        right = np.abs(estimate - beta) < 1e-6
+        premise = 1.0 if spans(X, k) else np.nan  # of items 1 and 2
+        return (
+            premise * right[:k].mean(),
+            premise * right[structure.single_row_features(X, k)].mean(),
+            np.all(estimate[rounds == -1] == 0),
+            np.sum(exact != right),
+            np.sum((rounds >= 0) & ~exact),
+            np.sum(rounds == 0),
+        )
+
+    sets = data_sets(law, n, draws, rng)
+    common, alone, unseen, criterion, unrecovered, peeled = _measure(measure, sets)
     unresolved = [np.sum(structure.peel(X) == 0) for X in data_sets(law, n, peeled_draws, rng)]
-    source = "Lemma A.2"
-    return [
-        Check(source + " (1)", "share of common features recovered, if spanned", 1, np.mean(common)),
-        Check(source + " (2)", "share of lone tail features recovered, if spanned", 1, np.mean(alone)),
-        Check(source + " (3)", "share of draws with β̂ = 0 on unseen features", 1, np.mean(unseen)),
-        Check(source, "features where (X†X)_ii = 1 and the error disagree", 0, np.sum(criterion)),
-        Check(
-            source,
-            "unresolved by peeling, beside unrecovered",
-            np.mean(unrecovered),
-            np.mean(peeled),
-            0,
-            "=",
-            0.01,
-        ),
-        _compare(
-            source,
-            "unresolved features, tree formula",
-            predictions.peeling(law.p, n).unresolved,
-            unresolved,
-            "=",
-            0.02,
-        ),
-        _compare(
-            source, "unresolved ≥ shared singletons", predictions.shared_singletons(law.p, n), unresolved, "≥"
-        ),
-    ]
+    tree, floor = predictions.peeling(law.p, n).unresolved, predictions.shared_singletons(law.p, n)
+    yield "(1) share of common features recovered, if spanned", "=", 1, np.nanmean(common)
+    yield "(2) share of lone tail features recovered, if spanned", "=", 1, np.nanmean(alone)
+    yield "(3) share of draws with β̂ = 0 on unseen features", "=", 1, np.mean(unseen)
+    yield "features where (X†X)_ii = 1 and the error disagree", "=", 0, np.sum(criterion)
+    yield "unresolved by peeling, beside unrecovered", "=", np.mean(unrecovered), np.mean(peeled), 0.01
+    yield "unresolved features, tree formula", "=", tree, unresolved, 0.02
+    yield "unresolved ≥ shared singletons", "≥", floor, unresolved
 
 
+@_of("Corollary A.3")
 def check_recovery_power_law(law, rng, sizes=(300, 30_000), count=10.0, draws=(1000, 60)):
     """Corollary A.3: sizes at the power-law threshold, and how the number of unrecovered features grows.
 
@@ -793,31 +743,18 @@ def check_recovery_power_law(law, rng, sizes=(300, 30_000), count=10.0, draws=(1
     -------
     list of Check
     """
-    source, n = "Corollary A.3", max(sizes)
-    sizes_at_n, k = predictions.power_law_threshold(law, n, count), law.threshold(n, count)
-    unresolved = [
-        [np.sum(structure.peel(X) == 0) for X in data_sets(law, size, repeats, rng)]
-        for size, repeats in zip(sizes, draws)
-    ]
-    growth, error = _exponent(sizes, unresolved)
-    expected = [predictions.peeling(law.p, size).unresolved for size in sizes]
-    return [
-        Check(source, "k, (cn/count)^(1/α)", sizes_at_n.k, k, 0, "=", 1.0 / k),
-        Check(source, "p_>k, k count/(n (α - 1))", sizes_at_n.tail_mass, law.p[k:].sum(), 0, "=", 0.01),
-        _compare(source, f"unrecovered at n = {n:,} ≤ n p_>k²", sizes_at_n.lost, unresolved[1], "≤"),
-        Check(
-            source,
-            "their growth exponent, tree formula",
-            np.log(expected[1] / expected[0]) / np.log(sizes[1] / sizes[0]),
-            growth,
-            error,
-            "=",
-            0.01,
-        ),
-        Check(source, "the same ≤ 2/α - 1", 2 / law.alpha - 1, growth, error, "≤"),
-    ]
+    n = max(sizes)
+    limit, k = predictions.power_law_threshold(law, n, count), law.threshold(n, count)
+    unresolved, growth = _growth(lambda X: np.sum(structure.peel(X) == 0), law, sizes, draws, rng)
+    tree = _exponent(sizes, [predictions.peeling(law.p, size).unresolved for size in sizes])
+    yield "k, (cn/count)^(1/α)", "=", limit.k, k, 1.0 / k
+    yield "p_>k, k count/(n (α - 1))", "=", limit.tail_mass, law.p[k:].sum(), 0.01
+    yield f"unrecovered at n = {n:,} ≤ n p_>k²", "≤", limit.lost, unresolved[1]
+    yield "their growth exponent, tree formula", "=", tree, growth, 0.01
+    yield "the same ≤ 2/α - 1", "≤", 2 / law.alpha - 1, growth
 
 
+@_of("Theorem 2")
 def check_test_loss(law, k, n, rng, draws=600, gamma=0.1):
     """Theorem 2: the loss without noise beside the missing mass, the bound, and the leading excess.
 
@@ -833,30 +770,22 @@ def check_test_loss(law, k, n, rng, draws=600, gamma=0.1):
     -------
     list of Check
     """
-    source, p, beta = "Theorem 2", law.p, power_coefficients(law, gamma)
-    loss, unseen, once = np.empty(draws), np.empty(draws), np.empty(draws)
-    for i, X in enumerate(data_sets(law, n, draws, rng)):
-        error = noiseless_error(X, beta)
-        loss[i] = linear.population_loss(error, p)
-        unseen[i] = np.sum((p * beta**2)[structure.feature_counts(X) == 0])
-        once[i] = structure.good_turing(X)
-    floor = predictions.missing_mass(p, n, beta**2)
-    return [
-        _compare(source, "loss on unseen features, F_n", floor, unseen),
-        _compare(source, "L_D ≥ F_n", floor, loss, "≥"),
-        _compare(source, "L_D ≤ bound", predictions.noiseless_loss_bound(p, k, n), loss, "≤"),
-        _compare(
-            source,
-            "L_D, F_n + leading excess",
-            floor + predictions.noiseless_excess(p, n, beta),
-            loss,
-            "=",
-            0.02,
-        ),
-        _compare(source, "Good–Turing's estimate, M_(n-1)", predictions.missing_mass(p, n - 1), once),
-    ]
+    p, beta = law.p, power_coefficients(law, gamma)
+
+    def measure(X):
+        unseen = np.sum((p * beta**2)[structure.feature_counts(X) == 0])
+        return linear.population_loss(noiseless_error(X, beta), p), unseen, structure.good_turing(X)
+
+    loss, unseen, once = _measure(measure, data_sets(law, n, draws, rng))
+    floor, excess = predictions.missing_mass(p, n, beta**2), predictions.noiseless_excess(p, n, beta)
+    yield "loss on unseen features, F_n", "=", floor, unseen
+    yield "L_D ≥ F_n", "≥", floor, loss
+    yield "L_D ≤ bound", "≤", predictions.noiseless_loss_bound(p, k, n), loss
+    yield "L_D, F_n + leading excess", "=", floor + excess, loss, 0.02
+    yield "Good–Turing's estimate, M_(n-1)", "=", predictions.missing_mass(p, n - 1), once
 
 
+@_of("Theorem 2, rate")
 def check_rate(law, rng, sizes=(1_000, 100_000), draws=(600, 12), gamma=0.0):
     """Theorem 2, power law: the slope of the measured loss beside the exact one and the limit 1 - (1 - 2γ)/α.
 
@@ -875,35 +804,21 @@ def check_rate(law, rng, sizes=(1_000, 100_000), draws=(600, 12), gamma=0.0):
     -------
     list of Check
     """
-    source, beta = "Theorem 2, rate", power_coefficients(law, gamma)
-    losses = [
-        [linear.population_loss(noiseless_error(X, beta), law.p) for X in data_sets(law, n, repeats, rng)]
-        for n, repeats in zip(sizes, draws)
-    ]
-    slope, error = _exponent(sizes, losses)
+    beta, last = power_coefficients(law, gamma), sizes[1]
+    losses, slope = _growth(
+        lambda X: linear.population_loss(noiseless_error(X, beta), law.p), law, sizes, draws, rng
+    )
     exact = [
         predictions.missing_mass(law.p, n, beta**2) + predictions.noiseless_excess(law.p, n, beta)
         for n in sizes
     ]
-    limit = [predictions.missing_mass_limit(law, n, gamma) for n in sizes]
-    log = np.log(sizes[1] / sizes[0])
-    return [
-        Check(
-            source, "exponent of L_D, exact sums", np.log(exact[1] / exact[0]) / log, slope, error, "=", 0.01
-        ),
-        Check(
-            source,
-            "exponent of L_D, -(1 - (1 - 2γ)/α)",
-            (1 - 2 * gamma) / law.alpha - 1,
-            slope,
-            error,
-            "=",
-            0.02,
-        ),
-        _compare(source, f"L_D at n = {sizes[1]:,}, limit form", limit[1], losses[1], "=", 0.03),
-    ]
+    limit = predictions.missing_mass_limit(law, last, gamma)
+    yield "exponent of L_D, exact sums", "=", _exponent(sizes, exact), slope, 0.01
+    yield "exponent of L_D, -(1 - (1 - 2γ)/α)", "=", (1 - 2 * gamma) / law.alpha - 1, slope, 0.02
+    yield f"L_D at n = {last:,}, limit form", "=", limit, losses[1], 0.03
 
 
+@_of("Theorem 3")
 def check_ood_loss(law, k, n, rng, draws=40, price_draws=1600, t=2, gamma=0.1):
     """Theorem 3: composed loss on recovered features, and its price on all seen tail features.
 
@@ -924,36 +839,24 @@ def check_ood_loss(law, k, n, rng, draws=40, price_draws=1600, t=2, gamma=0.1):
     -------
     list of Check
     """
-    source, p, beta = "Theorem 3", law.p, power_coefficients(law, gamma)
-    inside, composed = [], []
-    for X in data_sets(law, n, draws, rng):
+    p, beta = law.p, power_coefficients(law, gamma)
+
+    def losses(X):
         fit = linear.factorize(X)
         error = fit.solve(X @ beta) - beta
         recovered = np.flatnonzero(fit.recovery > 1 - 1e-6)
         forced = rng.choice(recovered[recovered >= k], size=t, replace=False)
-        inside.append(linear.population_loss(error, p))
-        composed.append(linear.population_loss(error, p, forced=forced))
-    squares, seen = [], []
-    for X in data_sets(law, n, price_draws, rng):
-        count = structure.feature_counts(X)[k:]
-        squares.append(np.sum((noiseless_error(X, beta)[k:] ** 2)[count > 0]))
-        seen.append(np.sum(count > 0))
-    return [
-        Check(
-            source, "largest L_DF / L_D, F recovered", 1, np.max(np.array(composed) / inside), 0, "≤", 1e-9
-        ),
-        _compare(
-            source, "L_DF ≤ bound of Theorem 2", predictions.noiseless_loss_bound(p, k, n), composed, "≤"
-        ),
-        _ratio_of_means(
-            source,
-            "price of a seen tail feature",
-            predictions.noiseless_ood_price(p, k, n, beta),
-            squares,
-            seen,
-            0.03,
-        ),
-    ]
+        return linear.population_loss(error, p), linear.population_loss(error, p, forced=forced)
+
+    def price(X):
+        seen = structure.feature_counts(X)[k:] > 0
+        return np.sum((noiseless_error(X, beta)[k:] ** 2)[seen]), np.sum(seen)
+
+    inside, composed = _measure(losses, data_sets(law, n, draws, rng))
+    found = _ratio_of_means(*_measure(price, data_sets(law, n, price_draws, rng)))
+    yield "largest L_DF / L_D, F recovered", "≤", 1, np.max(composed / inside), 1e-9
+    yield "L_DF ≤ bound of Theorem 2", "≤", predictions.noiseless_loss_bound(p, k, n), composed
+    yield "price of a seen tail feature", "=", predictions.noiseless_ood_price(p, k, n, beta), found, 0.03
 
 
 # With noise ---------------------------------------------------------------------------------------
@@ -992,6 +895,7 @@ def clean_data_sets(law, k, n, draws, rng):
     )
 
 
+@_of("Lemma B.2")
 def check_noisy_recovery(law, k, n, rng, draws=300):
     """Lemma B.2: exact covariance under Lemma B.1's event, noise on common features, price of a singleton.
 
@@ -1007,46 +911,30 @@ def check_noisy_recovery(law, k, n, rng, draws=300):
     -------
     list of Check
     """
-    worst, common, single, tail, fitted = 0.0, [], [], [], []
-    for X in clean_data_sets(law, k, n, draws, rng):
+
+    def measure(X):
         inverse, variance = predictions.noise_covariance(X, k)
-        fit = linear.factorize(X)
-        measured = fit.noise_variance
-        formula = np.concatenate([np.diag(inverse), variance])
-        worst = max(worst, np.max(np.abs(measured - formula)) / np.max(formula))
-        common.append(law.p[:k] @ measured[:k])
-        count = structure.feature_counts(X)[k:]
-        fitted.append(fit.leverage[X[:, k:] @ (count == 1) != 0].min())
-        single.append(np.mean(measured[k:][count == 1]))
-        tail.append(np.max(measured[k:]))
-    source = "Lemma B.2"
-    return [
-        Check(source, "noise variances, largest relative error of the formula", 1e-8, worst, 0, "≤"),
-        _compare(
-            source + " (1)", "noise on common features, ≥ k/n", predictions.common_noise(k, n), common, "≥"
-        ),
-        _compare(source + " (1)", "the same, ≤ 2 k/n", 2 * predictions.common_noise(k, n), common, "≤"),
-        _compare(
-            source + " (2)",
-            "variance of a singleton, 1 + k/n",
-            predictions.singleton_noise(k, n),
-            single,
-            "=",
-            0.005,
-        ),
-        _compare(source + " (2)", "largest tail variance ≤ 2", 2.0, tail, "≤"),
-        Check(
-            source,
-            "leverage of samples that hold a singleton: fitted exactly",
-            1.0,
-            min(fitted),
-            0,
-            "=",
-            1e-9,
-        ),
-    ]
+        fit, count = linear.factorize(X), structure.feature_counts(X)[k:]
+        measured, formula = fit.noise_variance, np.concatenate([np.diag(inverse), variance])
+        return (
+            np.max(np.abs(measured - formula)) / np.max(formula),
+            law.p[:k] @ measured[:k],
+            np.mean(measured[k:][count == 1]),
+            np.max(measured[k:]),
+            fit.leverage[X[:, k:] @ (count == 1) != 0].min(),
+        )
+
+    wrong, common, single, tail, fitted = _measure(measure, clean_data_sets(law, k, n, draws, rng))
+    noise = predictions.common_noise(k, n)
+    yield "noise variances, largest relative error of the formula", "≤", 1e-8, wrong.max()
+    yield "(1) noise on common features, ≥ k/n", "≥", noise, common
+    yield "(1) the same, ≤ 2 k/n", "≤", 2 * noise, common
+    yield "(2) variance of a singleton, 1 + k/n", "=", predictions.singleton_noise(k, n), single, 0.005
+    yield "(2) largest tail variance ≤ 2", "≤", 2.0, tail
+    yield "leverage of samples that hold a singleton: fitted exactly", "=", 1.0, fitted.min(), 1e-9
 
 
+@_of("Corollary B.3")
 def check_noisy_recovery_power_law(law, rng, sizes=(1_000, 30_000), count=10.0, draws=(300, 30)):
     """Corollary B.3: noise on the common features falls like k/n ∝ n^(1/α - 1).
 
@@ -1062,23 +950,20 @@ def check_noisy_recovery_power_law(law, rng, sizes=(1_000, 30_000), count=10.0, 
     -------
     list of Check
     """
-    source, noise = "Corollary B.3", []
-    for n, repeats in zip(sizes, draws):
-        k = law.threshold(n, count)
-        noise.append(
-            [law.p[:k] @ linear.factorize(X).noise_variance[:k] for X in data_sets(law, n, repeats, rng)]
-        )
-    expected = [predictions.power_law_threshold(law, n, count).common_noise for n in sizes]
-    exponent, error = _exponent(sizes, noise)
-    return [
-        _compare(
-            source, f"noise on common features, n = {sizes[1]:,}, ≤ 2 k/n", 2 * expected[1], noise[1], "≤"
-        ),
-        _compare(source, "the same, ≥ k/n", expected[1], noise[1], "≥", 1 / k),
-        Check(source, "its exponent, -(1 - 1/α)", 1 / law.alpha - 1, exponent, error, "=", 0.02),
-    ]
+
+    def measure(X):
+        k = law.threshold(X.shape[0], count)
+        return law.p[:k] @ linear.factorize(X).noise_variance[:k]
+
+    last = sizes[1]
+    noise, exponent = _growth(measure, law, sizes, draws, rng)
+    expected = predictions.power_law_threshold(law, last, count).common_noise
+    yield f"noise on common features, n = {last:,}, ≤ 2 k/n", "≤", 2 * expected, noise[1]
+    yield "the same, ≥ k/n", "≥", expected, noise[1], 1 / law.threshold(last, count)
+    yield "its exponent, -(1 - 1/α)", "=", 1 / law.alpha - 1, exponent, 0.02
 
 
+@_of("Theorem 4")
 def check_noisy_test_loss(law, k, n, rng, sigma=0.5, draws=600, gamma=0.1):
     """Theorem 4: the loss with noise beside F_n + excess + σ² V, and beside the theorem's shape.
 
@@ -1095,31 +980,24 @@ def check_noisy_test_loss(law, k, n, rng, sigma=0.5, draws=600, gamma=0.1):
     -------
     list of Check
     """
-    source, p, beta = "Theorem 4", law.p, power_coefficients(law, gamma)
-    loss, noise = np.empty(draws), np.empty(draws)
-    for i, X in enumerate(data_sets(law, n, draws, rng)):
+    p, beta = law.p, power_coefficients(law, gamma)
+
+    def measure(X):
         fit = linear.factorize(X)
-        loss[i] = linear.population_loss(fit.solve(X @ beta + sigma * rng.standard_normal(n)) - beta, p)
-        noise[i] = p @ fit.noise_variance
+        error = fit.solve(X @ beta + sigma * rng.standard_normal(n)) - beta
+        return linear.population_loss(error, p), p @ fit.noise_variance
+
+    loss, noise = _measure(measure, data_sets(law, n, draws, rng))
     bias = predictions.missing_mass(p, n, beta**2) + predictions.noiseless_excess(p, n, beta)
-    return [
-        _compare(source, "V, tree formula", predictions.noise_tree(p, n), noise, "=", 0.03),
-        _compare(source, "V ≥ Σ p E[1/m]", predictions.noise_floor(p, n), noise, "≥"),
-        _compare(
-            source,
-            "L_D, F_n + excess + σ² V",
-            bias + sigma**2 * predictions.noise_tree(p, n),
-            loss,
-            "=",
-            0.03,
-        ),
-        _compare(
-            source, "L_D ≤ σ²(k/n + p_>k) + p_>k", predictions.noisy_loss_bound(p, k, n, sigma), loss, "≤"
-        ),
-        _compare(source, "V ≥ k/n", predictions.common_noise(k, n), noise, "≥"),
-    ]
+    tree = predictions.noise_tree(p, n)
+    yield "V, tree formula", "=", tree, noise, 0.03
+    yield "V ≥ Σ p E[1/m]", "≥", predictions.noise_floor(p, n), noise
+    yield "L_D, F_n + excess + σ² V", "=", bias + sigma**2 * tree, loss, 0.03
+    yield "L_D ≤ σ²(k/n + p_>k) + p_>k", "≤", predictions.noisy_loss_bound(p, k, n, sigma), loss
+    yield "V ≥ k/n", "≥", predictions.common_noise(k, n), noise
 
 
+@_of("Theorem 4, rate")
 def check_noisy_rate(law, rng, sizes=(1_000, 30_000), draws=(500, 40)):
     """Theorem 4, power law: V falls with the exponent 1 - 1/α of the bias.
 
@@ -1134,33 +1012,15 @@ def check_noisy_rate(law, rng, sizes=(1_000, 30_000), draws=(500, 40)):
     -------
     list of Check
     """
-    source, noise = "Theorem 4, rate", []
-    for n, repeats in zip(sizes, draws):
-        noise.append([law.p @ linear.factorize(X).noise_variance for X in data_sets(law, n, repeats, rng)])
-    exponent, error = _exponent(sizes, noise)
-    exact = [predictions.noise_tree(law.p, n) for n in sizes]
-    return [
-        Check(
-            source,
-            "exponent of V, tree formula",
-            np.log(exact[1] / exact[0]) / np.log(sizes[1] / sizes[0]),
-            exponent,
-            error,
-            "=",
-            0.01,
-        ),
-        Check(source, "exponent of V, -(1 - 1/α)", 1 / law.alpha - 1, exponent, error, "=", 0.02),
-        _compare(
-            source,
-            f"V at n = {sizes[1]:,}, limit form",
-            predictions.noise_limit(law, sizes[1]),
-            noise[1],
-            "=",
-            0.02,
-        ),
-    ]
+    last = sizes[1]
+    noise, exponent = _growth(lambda X: law.p @ linear.factorize(X).noise_variance, law, sizes, draws, rng)
+    tree = _exponent(sizes, [predictions.noise_tree(law.p, n) for n in sizes])
+    yield "exponent of V, tree formula", "=", tree, exponent, 0.01
+    yield "exponent of V, -(1 - 1/α)", "=", 1 / law.alpha - 1, exponent, 0.02
+    yield f"V at n = {last:,}, limit form", "=", predictions.noise_limit(law, last), noise[1], 0.02
 
 
+@_of("Theorem 5")
 def check_noisy_ood_loss(law, k, n, rng, sigma=0.5, draws=400, t=4, gamma=0.1):
     """Theorem 5: growth of the composed loss with the number t of forced tail features.
 
@@ -1178,32 +1038,24 @@ def check_noisy_ood_loss(law, k, n, rng, sigma=0.5, draws=400, t=4, gamma=0.1):
     -------
     list of Check
     """
-    source, p, beta = "Theorem 5", law.p, power_coefficients(law, gamma)
-    price, growth, seen_count, loss = [], [], [], []
-    for X in data_sets(law, n, draws, rng):
+    p, beta = law.p, power_coefficients(law, gamma)
+
+    def measure(X):
         fit = linear.factorize(X)
         seen = np.flatnonzero(structure.feature_counts(X)[k:]) + k
         error = fit.solve(X @ beta + sigma * rng.standard_normal(n)) - beta
-        base = linear.population_loss(error, p)
-        growth.append((linear.composed_loss(error, p, seen, t) - base) / t / sigma**2)
-        loss.append(linear.composed_loss(error, p, seen, t))
-        price.append(np.sum(fit.noise_variance[seen]))
-        seen_count.append(seen.size)
+        base, loss = linear.population_loss(error, p), linear.composed_loss(error, p, seen, t)
+        return loss, (loss - base) / t / sigma**2, np.sum(fit.noise_variance[seen]), seen.size
+
+    loss, growth, price, seen = _measure(measure, data_sets(law, n, draws, rng))
+    found, predicted = _ratio_of_means(price, seen), predictions.ood_noise_price(p, k, n)
     bound = predictions.ood_loss_bound(predictions.noisy_loss_bound(p, k, n, sigma), t, sigma)
-    return [
-        _ratio_of_means(
-            source,
-            "variance of a seen tail feature",
-            predictions.ood_noise_price(p, k, n),
-            price,
-            seen_count,
-            0.02,
-        ),
-        _compare(source, f"growth per forced feature ≤ σ², t = {t}", 1.0, growth, "≤"),
-        _compare(source, f"L_DF ≤ bound of Theorem 4 + σ² t, t = {t}", bound, loss, "≤"),
-    ]
+    yield "variance of a seen tail feature", "=", predicted, found, 0.02
+    yield f"growth per forced feature ≤ σ², t = {t}", "≤", 1.0, growth
+    yield f"L_DF ≤ bound of Theorem 4 + σ² t, t = {t}", "≤", bound, loss
 
 
+@_of("Theorem 1")
 def check_composition(law, k, n, rng, sigma=0.5, draws=400, t=3, gamma=0.1):
     """Theorem 1: the composed loss when each forced feature was seen exactly once.
 
@@ -1223,35 +1075,20 @@ def check_composition(law, k, n, rng, sigma=0.5, draws=400, t=3, gamma=0.1):
     -------
     list of Check
     """
-    source, p, beta = "Theorem 1", law.p, power_coefficients(law, gamma)
-    composed, inside = [], []
-    for X in clean_data_sets(law, k, n, draws, rng):
+    p, beta = law.p, power_coefficients(law, gamma)
+
+    def measure(X):
+        once = np.flatnonzero(structure.feature_counts(X)[k:] == 1) + k
+        if once.size < t:
+            return None
         fit = linear.factorize(X)
         # Root of the mean square, over the noise, of each coefficient's error.
         error = np.sqrt((fit.solve(X @ beta) - beta) ** 2 + sigma**2 * fit.noise_variance)
-        once = np.flatnonzero(structure.feature_counts(X)[k:] == 1) + k
-        if once.size < t:
-            continue
-        inside.append(linear.population_loss(error, p))
-        composed.append(linear.composed_loss(error, p, once, t))
-    growth = (np.array(composed) - inside) / sigma**2
-    return [
-        _compare(
-            source,
-            f"growth / σ², t (1 + k/n), t = {t}",
-            t * predictions.singleton_noise(k, n),
-            growth,
-            "=",
-            0.01,
-        ),
-        _compare(
-            source,
-            "L_DF ≤ 1.1 (L_D + σ² t)",
-            1.1 * predictions.ood_loss_bound(np.mean(inside), t, sigma),
-            composed,
-            "≤",
-        ),
-        _compare(
-            source, "L_D ≤ bound of Theorem 4", predictions.noisy_loss_bound(p, k, n, sigma), inside, "≤"
-        ),
-    ]
+        return linear.population_loss(error, p), linear.composed_loss(error, p, once, t)
+
+    inside, composed = _measure(measure, clean_data_sets(law, k, n, draws, rng))
+    growth = (composed - inside) / sigma**2
+    bound = 1.1 * predictions.ood_loss_bound(np.mean(inside), t, sigma)
+    yield f"growth / σ², t (1 + k/n), t = {t}", "=", t * predictions.singleton_noise(k, n), growth, 0.01
+    yield "L_DF ≤ 1.1 (L_D + σ² t)", "≤", bound, composed
+    yield "L_D ≤ bound of Theorem 4", "≤", predictions.noisy_loss_bound(p, k, n, sigma), inside

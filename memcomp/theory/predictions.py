@@ -71,10 +71,13 @@ def tail_mass(law, k):
     >>> round(tail_mass(law, 17), 3), round(float(law.p[17:].sum()), 3)
     (0.173, 0.173)
     """
-    low, high = k + 0.5, law.d + 0.5
+    return float(_power_integral(law, k + 0.5, law.d + 0.5))
+
+
+def _power_integral(law, low, high):
     if law.alpha == 1:
-        return float(scale(law) * np.log(high / low))
-    return float(scale(law) * (low ** (1 - law.alpha) - high ** (1 - law.alpha)) / (law.alpha - 1))
+        return scale(law) * np.log(high / low)
+    return scale(law) * (low ** (1 - law.alpha) - high ** (1 - law.alpha)) / (law.alpha - 1)
 
 
 def tail_mass_range(law, k):
@@ -92,13 +95,7 @@ def tail_mass_range(law, k):
     """
     if k < 1 or law.p[k:].max(initial=0) >= 1:
         raise ValueError(f"k = {k}: the integral bounds need k ≥ 1 and every tail probability below 1")
-
-    def integral(low, high):
-        if law.alpha == 1:
-            return np.log(high / low)
-        return (low ** (1 - law.alpha) - high ** (1 - law.alpha)) / (law.alpha - 1)
-
-    return scale(law) * integral(k + 1, law.d + 1), scale(law) * integral(k, law.d)
+    return _power_integral(law, k + 1, law.d + 1), _power_integral(law, k, law.d)
 
 
 def bonferroni(p):
