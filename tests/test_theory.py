@@ -1,5 +1,6 @@
 """The theory against numbers: each statement's check holds, and would not hold if the formula were wrong."""
 
+import importlib.util
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -138,15 +139,51 @@ def test_every_statement_of_the_paper_has_its_row():
 
 @by_statement
 def test_statement_is_stated_in_the_book(place):
-    page, label = theory.STATEMENTS[place].proof.split("#")
-    text = (REPOSITORY / "book" / "theory" / f"{page}.md").read_text(encoding="utf-8")
-    assert f":label: {label}\n" in text
-    table = (REPOSITORY / "book" / "theory" / "statements.md").read_text(encoding="utf-8")
-    statement = theory.STATEMENTS[place]
-    assert (
-        f"`{statement.source} <{label}>`\n  - {statement.says}\n\n    *Condition:* {statement.condition}.\n"
-        in table
+    pages = [path.read_text(encoding="utf-8") for path in (REPOSITORY / "book" / "theory").glob("*.md")]
+    assert sum(f":label: {theory.STATEMENTS[place].label}\n" in page for page in pages) == 1
+
+
+def test_page_of_statements_says_what_was_stated_and_what_was_found():
+    spec = importlib.util.spec_from_file_location(
+        "book_ext", REPOSITORY / "book" / "_ext" / "memcomp_book.py"
     )
+    book = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(book)
+    found = {
+        (chapter, one.id): {"verdict": f"verdict of {one.id}", "measured": f"value of {one.id}"}
+        for chapter, part in theory.statements.CHAPTERS.items()
+        for one in part
+    }
+    rows = book.statement_rows(found).split("* - ")[1:]
+    for row, one in zip(rows, theory.STATEMENTS, strict=True):
+        assert row.startswith(f"{{prf:ref}}`{one.source} <{one.label}>`\n  - {one.says}\n")
+        assert one.condition in row
+        assert one.wording in row
+        assert one.at_scale in row
+        assert f"**verdict of {one.id}**: value of {one.id}\n" in row
+    assert "*At the paper's scale:* P(span) = " in rows[9]
+    page = (REPOSITORY / "book" / "theory" / "statements.md").read_text(encoding="utf-8")
+    assert "\n% statements of the theory\n" in page
+
+
+def test_verify_answers_with_a_row_a_statement(monkeypatch):
+    part = theory.statements.CHAPTERS["03_structure"]
+    monkeypatch.setitem(theory.statements.CHAPTERS, "03_structure", part[2:4])
+    table = theory.verify("03_structure", seed=5)
+    assert table.index.tolist() == ["Claim 1", "Lemma C.1"]
+    row = table.loc["Lemma C.1"]
+    assert row[["id", "source", "statement"]].tolist() == ["lemma-c-1", "Lemma C.1", part[3].says]
+    assert row["value"] == theory.statements.summary(row["checks"])
+    assert row["checks"] == part[3].check(np.random.default_rng([5, 3]))
+    assert table["holds"].all()
+
+
+def test_summary_tells_bounds_from_sharp_forms():
+    bound = Check("s", "bound", 2.0, 1.0, relation="≤")
+    sharp = [Check("s", "formula", 1.0, 0.97), Check("s", "formula", 1.0, 1.01)]
+    assert theory.statements.summary([bound, *sharp]).endswith("factor of up to 2; sharp form within 3.0%")
+    assert theory.statements.summary([replace(bound, measured=1.9)]) == "bounds within 5.3%"
+    assert theory.statements.summary([Check("s", "formula", 1.0, 1.0)]) == "sharp form within 0.1%"
 
 
 def test_unknown_chapter_is_refused():

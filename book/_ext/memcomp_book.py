@@ -5,6 +5,7 @@
 - ``memcomp-status``: what the pages were made with.
 - ``memcomp-figure``: a picture that a chapter drew, on another page.
 - The page of the package: a list of its names under each module's docstring.
+- The table of the theory's statements: where each stands in the book and what its check found.
 - Numbers of figures and theorems that follow the notebooks' names: chapter 06 holds Figure 6.1.
 
 The directives read the chapters' outputs and the records, which Sphinx does not watch: a build starts afresh.
@@ -32,6 +33,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from memcomp.claims import MARKS, SCALES
 from memcomp.tables import Table, typeset
+from memcomp.theory import statements
 
 CHAPTER = re.compile(r"notebooks/(\d\d)_\w+$")
 PACKAGES = ("numpy", "scipy", "matplotlib", "torch", "torchvision", "mlxtend", "jupyter-book", "sphinx")
@@ -47,6 +49,7 @@ def setup(app):
     app.add_directive("memcomp-figure", ChapterFigure)
     app.connect("config-inited", use_local_mathjax)
     app.connect("autodoc-process-docstring", list_names)
+    app.connect("source-read", list_statements)
     app.connect("autodoc-process-docstring", keep_bars)
     app.connect("doctree-read", mend_ids)
     app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx has numbered
@@ -435,6 +438,40 @@ def keep_bars(app, what, name, obj, options, lines):
             lines[number] = "".join(
                 part if part.startswith("`") else re.sub(r"(?<!\\)\|", r"\|", part) for part in parts
             )
+
+
+# --- the page of the statements --------------------------------------------------------------------------
+
+
+def list_statements(app, docname, source):
+    """Write the rows of the table of statements."""
+    marker = "% statements of the theory\n"
+    if marker in source[0]:
+        found = {
+            (claim["chapter"], claim["id"]): claim
+            for notebook in chapters(app.env).values()
+            for claim in claims_on_page(notebook)
+        }
+        source[0] = source[0].replace(marker, statement_rows(found))
+
+
+def statement_rows(found):
+    """Return a row of a list-table for each statement of the theory: where and what it is, what was found.
+
+    `found` holds the chapters' claims by chapter and id.
+    """
+    rows = []
+    for chapter, part in statements.CHAPTERS.items():
+        for one in part:
+            claim = found[chapter, one.id]
+            at_scale = f" *At the paper's scale:* {one.at_scale}." if one.at_scale else ""
+            rows.append(
+                f"* - {{prf:ref}}`{one.source} <{one.label}>`\n"
+                f"  - {one.says}\n\n    *Condition:* {one.condition}. *Wording:* {one.wording}.{at_scale}\n"
+                f"  - **{claim['verdict']}**: {claim['measured']}\n\n"
+                f"    [Chapter {int(chapter[:2])}](../../notebooks/{chapter}.ipynb)\n"
+            )
+    return "".join(rows)
 
 
 # --- identities and numbers ------------------------------------------------------------------------------
