@@ -211,6 +211,8 @@ class Chapter:
         Name of the notebook without its ending, for example ``"01_long_tail"``.
     profile : {"quick", "narrow", "paper"}
         The notebook's profile; the scale of every claim that does not name its own.
+    **shared
+        Fields that the claims have in common unless they say otherwise, such as ``n``.
 
     Attributes
     ----------
@@ -224,13 +226,19 @@ class Chapter:
 
     Examples
     --------
-    >>> chapter = Chapter("09_omniglot")
-    >>> chapter.add("ood", "Table 1", "Sum composes", paper=0.176, value=0.182, n=5, holds=True)
-    >>> chapter.claims[0].measured
-    '0.182 (n = 5)'
+    >>> chapter = Chapter("09_omniglot", n=5)
+    >>> chapter.add("ood", "Table 1", "Sum composes", paper=0.176, value=0.182, holds=True)
+    >>> chapter.state('''
+    ... decay | Table 1 | far above 1
+    ...     weight decay spoils it:
+    ...     factor on the test loss
+    ... ''')
+    >>> chapter.judge("decay", 8.01, True)
+    >>> [(claim.id, claim.statement, claim.measured) for claim in chapter.claims]  # doctest: +ELLIPSIS
+    [('ood', ..., '0.182 (n = 5)'), ('decay', '...: factor on the test loss', '8.01 (n = 5)')]
     """
 
-    def __init__(self, name, profile="quick"):
+    def __init__(self, name, profile="quick", **shared):
         if not isinstance(name, str) or not re.fullmatch(r"\d\d_[a-z0-9_]+", name):
             raise ValueError(
                 f"chapter {name!r}: expected the notebook's name without .ipynb, like '01_long_tail'"
@@ -238,6 +246,7 @@ class Chapter:
         if profile not in SCALES:
             raise ValueError(f"profile must be one of {', '.join(SCALES)}; got {profile!r}")
         self.name, self.profile, self.claims = name, profile, []
+        self.shared, self.stated = {"scale": profile, **shared}, {}
 
     def add(self, id, source, statement, *, decided=..., **more):
         """Add a claim.
@@ -251,10 +260,65 @@ class Chapter:
         """
         if decided is not ...:
             more["holds"] = "undecided" if decided is None else decided
-        self.claims.append(Claim(id, source, statement, **{"scale": self.profile, **more}))
+        self.claims.append(Claim(id, source, statement, **{**self.shared, **more}))
+
+    def state(self, text):
+        """State claims in words, to be judged by `judge` once they are measured.
+
+        Parameters
+        ----------
+        text : str
+            For each claim a line ``id | source | the paper's value``, and indented below it the statement.
+
+        Raises
+        ------
+        ValueError
+            If a claim's first line has not these three parts, or its id was stated before.
+        """
+        for block in re.split(r"\n(?=\S)", text.strip()):
+            head, *statement = block.split("\n")
+            parts = [part.strip() for part in head.split("|")]
+            if len(parts) != 3:
+                raise ValueError(
+                    f"chapter {self.name!r}: a stated claim begins with 'id | source | paper'; got {head!r}"
+                )
+            if parts[0] in self.stated:
+                raise ValueError(f"chapter {self.name!r}: claim {parts[0]!r} is stated twice")
+            words = " ".join(" ".join(statement).split())
+            self.stated[parts[0]] = {"source": parts[1], "statement": words, "paper": parts[2]}
+
+    def judge(self, id, value, decided, **more):
+        """Add a claim that was stated, with the value measured for it.
+
+        Parameters
+        ----------
+        id : str
+        value, **more
+            See `Claim`.
+        decided : bool or None
+            As in `add`.
+
+        Raises
+        ------
+        ValueError
+            If no such claim was stated.
+        """
+        if id not in self.stated:
+            raise ValueError(
+                f"chapter {self.name!r} states no claim {id!r}; stated: {', '.join(self.stated)}"
+            )
+        self.add(id, value=value, decided=decided, **{**self.stated[id], **more})
 
     def report(self):
-        """Check the claims together, and store them if the profile is not ``"quick"``; see `report`."""
+        """Check the claims together, and store them if the profile is not ``"quick"``.
+
+        Raises
+        ------
+        ValueError
+            If a claim was stated and not judged, or there is none.
+        """
+        if left := [id for id in self.stated if id not in {claim.id for claim in self.claims}]:
+            raise ValueError(f"chapter {self.name!r} states and does not judge: {', '.join(left)}")
         if not self.claims:
             raise ValueError(f"chapter {self.name!r} reports no claim; every chapter ends with at least one")
         for claim in self.claims:
