@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import re
 
 import nbclient
 import nbformat
@@ -224,3 +225,37 @@ def test_a_chapter_collects_its_claims():
     ]
     assert [claim.scale for claim in found.claims] == ["quick"] * 3 + ["paper", "quick"]
     assert [one.get("same_as") for one in found.as_data()] == [None] * 4 + ["03_structure/first"]
+
+
+def test_a_chapter_states_claims_and_judges_them():
+    chapter = claims.Chapter(CHAPTER, "quick", n=4)
+    chapter.state(
+        """
+low | Table 1 | shape only
+    it is
+    low
+high | section 2, Figure 3 | –
+    it is high
+"""
+    )
+    chapter.judge("low", 2.0, None, spread=0.1)
+    with pytest.raises(ValueError, match="does not judge: high"):
+        chapter.report()
+    chapter.judge("high", 3.0, False, paper=1.5, n=2)
+    low, high = chapter.report().claims
+    assert (low.source, low.statement, low.paper) == ("Table 1", "it is low", "shape only")
+    assert (low.verdict, low.measured) == ("undecided", "2.00 ± 0.1 (n = 4)")
+    assert (high.verdict, high.published, high.measured) == ("fails", "1.50", "3.00 (n = 2)")
+    with pytest.raises(ValueError, match="states no claim 'hihg'; stated: low, high"):
+        chapter.judge("hihg", 1, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("low | Table 1\n    it is low", "begins with 'id | source | paper'"), ("a | b | c\n    d", "twice")],
+)
+def test_a_malformed_statement_is_refused(text, message):
+    chapter = claims.Chapter(CHAPTER)
+    chapter.state("a | b | c\n    d")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        chapter.state(text)
