@@ -1,0 +1,436 @@
+"""What not memorizing costs, losses in the limit, and noise under other data of the same covariance.
+
+Numbers for the book's own theorems, on the pages `memorizing`, `limits` and `covariance` of the theory:
+predictions first, then the checks that hold them against simulations, in the form of `memcomp.theory.checks`.
+"""
+
+import numpy as np
+from scipy import optimize, special, stats
+
+from memcomp import linear
+from memcomp.theory import checks, predictions, structure
+from memcomp.theory.checks import Check
+
+# Predictions --------------------------------------------------------------------------------------
+
+
+def seen_frequency(p, n, times):
+    """Mean probability of a feature that occurs in exactly `times` of n samples, drawn from the list `p`.
+
+    Σ p^(m+1) (1-p)^(n-m) / Σ p^m (1-p)^(n-m) with m = times: the weight of such a feature in the loss
+    (book's theorem; Feldman's τ_m).
+
+    Parameters
+    ----------
+    p : array_like of shape (d,)
+        Probabilities, some of them strictly between 0 and 1.
+    n, times : int
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If no probability lies strictly between 0 and 1, or `times` is not between 0 and n.
+    """
+    p = np.asarray(p, dtype=float)
+    inner = p[(p > 0) & (p < 1)]
+    if inner.size == 0 or not 0 <= times <= n:
+        raise ValueError(
+            f"times = {times}, n = {n}, {inner.size} probabilities between 0 and 1: "
+            "expected 0 ≤ times ≤ n and at least one such probability"
+        )
+    weight = special.softmax(times * np.log(inner) + (n - times) * np.log1p(-inner))
+    return float(inner @ weight)
+
+
+def seen_frequency_limit(law, n, times):
+    """Limit form of `seen_frequency` for the power law, α > 1: (m - 1/α)/n for d → ∞ (book's theorem).
+
+    Γ(m + 1 - 1/α, λ) / Γ(m - 1/α, λ) / n with λ = n p_d and upper incomplete gamma functions.
+
+    Parameters
+    ----------
+    law : memcomp.linear.PowerLaw
+    n : int
+    times : int
+        m, at least 1.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> from memcomp.linear import PowerLaw
+    >>> print(f"{1000 * seen_frequency_limit(PowerLaw(1_000_000, 5, 2.0), 1000, 1):.3f}")
+    0.500
+    """
+    shape, last = times - 1 / law.alpha, n * law.p[-1]
+    share = special.gammaincc(shape + 1, last) / special.gammaincc(shape, last)
+    return float(shape * share / n)
+
+
+def unseen_deviation(p, n, weight=1.0):
+    """Exact standard deviation of the loss on features that do not occur (book's theorem).
+
+    Σ p_i² w_i² q_i (1 - q_i) with q_i = (1-p_i)^n, under the root: features occur independently.
+
+    Parameters
+    ----------
+    p : array_like of shape (d,)
+    n : int
+    weight : float or array_like of shape (d,)
+        w_i = β*_i².
+
+    Returns
+    -------
+    float
+    """
+    seen = predictions.seen_probability(p, n)
+    return float(np.sqrt(np.sum((np.asarray(p) * weight) ** 2 * seen * (1 - seen))))
+
+
+def unseen_deviation_limit(law, n):
+    """Limit of `unseen_deviation` over the missing mass, power law, α > 1, constant truth (book's theorem).
+
+    √[(1 - 1/α)(1 - 2^(1/α - 2)) / (n M_n)], which falls like n^(-1/(2α)).
+
+    Parameters
+    ----------
+    law : memcomp.linear.PowerLaw
+    n : int
+
+    Returns
+    -------
+    float
+    """
+    number = n * predictions.missing_mass_limit(law, n)
+    return float(np.sqrt((1 - 1 / law.alpha) * (1 - 2 ** (1 / law.alpha - 2)) / number))
+
+
+def worst_sum(number, t):
+    """Mean sum of the t largest of `number` squared standard normals (Theorem 5 for the worst F).
+
+    N ∫ z(u)² P(Bin(N - 1, u) < t) du with z(u) the two-sided normal quantile; about 2 t ln(N/t) for N/t → ∞.
+
+    Parameters
+    ----------
+    number : int
+        N.
+    t : int
+        Between 1 and N.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> round(worst_sum(7, 7), 6)
+    7.0
+    """
+    if not 1 <= t <= number:
+        raise ValueError(f"t = {t} of {number} features: expected a number between 1 and {number}")
+    # With the t-th largest tail as a beta variable the integrand is smooth; substitute u = v².
+    nodes, weights = np.polynomial.legendre.leggauss(2000)
+    v = (nodes + 1) / 2
+    below = special.bdtr(t - 1, number - 1, v**2)
+    return float(number * np.sum(weights * v * stats.chi2.isf(v**2, 1) * below))
+
+
+def gaussian_noise(variances, n):
+    """V of the minimum-norm solution for independent Gaussian features, deterministic equivalent.
+
+    Σ l_i² / (n - Σ l_i²) with l_i = v_i/(v_i + κ) and κ such that Σ l_i = n; α - 1 for v_i = i^(-α) and n → ∞
+    (Hastie et al. 2022, Mallinar et al. 2022).
+
+    Parameters
+    ----------
+    variances : array_like of shape (d,)
+        Positive.
+    n : int
+        Below d.
+
+    Returns
+    -------
+    float
+    """
+    v = np.asarray(variances, dtype=float)
+    if not (v.ndim == 1 and np.all(v > 0) and 0 < n < v.size):
+        raise ValueError(f"n = {n} of {v.size} features: expected positive variances of more than n features")
+
+    def learned(log_kappa):
+        return v / (v + np.exp(log_kappa))
+
+    ends = np.log(v.min() * (v.size / n - 1)), np.log(v.max() * (v.size / n - 1))
+    squares = np.sum(learned(optimize.brentq(lambda u: learned(u).sum() - n, ends[0] - 1, ends[1] + 1)) ** 2)
+    return float(squares / (n - squares))
+
+
+# Checks -------------------------------------------------------------------------------------------
+
+
+def check_forgetting(law, n, rng, draws=2000, fits=40, penalty=0.1, known=100):
+    """Check the cost of not memorizing: weights of features seen m times, losses read off residuals.
+
+    Parameters
+    ----------
+    law : memcomp.linear.PowerLaw
+    n : int
+    rng : numpy.random.Generator
+    draws : int
+        Data sets that are counted.
+    fits : int
+        Data sets that are solved.
+    penalty : float
+        Of the ridge solution whose residuals are used.
+    known : int
+        Occurrences from which a feature counts as known.
+
+    Returns
+    -------
+    list of Check
+    """
+    source, p, out = "Cost of not memorizing", law.p, []
+    counts = [structure.feature_counts(X) for X in checks.data_sets(law, n, draws, rng)]
+    for times in (1, 2):
+        mass = [p[count == times].sum() for count in counts]
+        number = [np.sum(count == times) for count in counts]
+        quantity = f"n E[p | seen {times} times]"
+        for name, value, room in (
+            ("exact", seen_frequency(p, n, times), 0.0),
+            ("limit", seen_frequency_limit(law, n, times), 0.005),
+        ):
+            out.append(
+                checks._ratio_of_means(
+                    source, f"{quantity}, {name}", n * value, n * np.array(mass), number, room
+                )
+            )
+    predicted, price = [], []
+    for X in checks.data_sets(law, n, fits, rng):
+        count = structure.feature_counts(X)
+        error = linear.ridge(X, X @ np.ones(law.d), penalty) - 1
+        # Samples with one feature seen once; the others are so common that the penalty does not matter.
+        rows = np.flatnonzero((X @ (count == 1.0) != 0) & (abs(X) @ (count < known) == 1))
+        once = X[rows].indices[count[X[rows].indices] == 1]
+        predicted.append(np.sum((1 - p[once]) * (X[rows] @ error) ** 2))
+        price.append(np.sum((1 - p[once]) * error[once] ** 2))
+    quantity = "composed loss over that from training residuals"
+    return [*out, checks._ratio_of_means(source, quantity, 1.0, price, predicted, 0.02)]
+
+
+def check_posterior(law, n, rng, sigma=0.5, size=0.8):
+    """Optimality: one ridge penalty, σ²/b², minimizes the mean of L_D and of the composed loss.
+
+    Parameters
+    ----------
+    law : memcomp.linear.PowerLaw
+        Small: matrices with d² entries are made.
+    n : int
+    rng : numpy.random.Generator
+    sigma : float
+        Noise.
+    size : float
+        b, standard deviation of each true coefficient.
+
+    Returns
+    -------
+    list of Check
+    """
+    X = law.sample(n, rng)
+    dense, seen = X.toarray(), structure.feature_counts(X) > 0
+    forced = np.flatnonzero(seen & (structure.feature_counts(X) <= 2))
+
+    def losses(log_penalty, forced):
+        both = linear.ridge(X, np.hstack([dense, np.eye(n)]), np.exp(log_penalty))
+        bias, noise = both[:, : law.d] - np.eye(law.d), both[:, law.d :]
+        error = np.sqrt(size**2 * np.sum(bias**2, axis=1) + sigma**2 * np.sum(noise**2, axis=1))
+        return linear.population_loss(error, law.p, forced=forced)
+
+    out = []
+    for quantity, features in (("L_D", []), ("L_DF", forced)):
+        best = optimize.minimize_scalar(
+            losses, (-2.0, 0.0), args=(features,), method="brent", options={"xtol": 1e-6}
+        )
+        out.append(
+            Check(
+                "Optimality",
+                f"best penalty for {quantity}, σ²/b²",
+                (sigma / size) ** 2,
+                np.exp(best.x),
+                0,
+                "=",
+                1e-3,
+            )
+        )
+    return out
+
+
+def check_floor_limit(law, rng, sizes=(100, 3000), draws=(10_000, 8000), large=100_000, repeats=20):
+    """Theorem 2 as an equality: L_D / F_n, and how the unseen mass deviates from its mean.
+
+    Parameters
+    ----------
+    law : memcomp.linear.PowerLaw
+        With n p_d small at the largest size.
+    rng : numpy.random.Generator
+    sizes, draws : sequence of int
+        Sample sizes for the deviation and the number of data sets at each.
+    large, repeats : int
+        Sample size and number of data sets for L_D itself.
+
+    Returns
+    -------
+    list of Check
+    """
+    source, p, total, out = "Theorem 2, limit", law.p, law.p.sum(), []
+    for n, number in zip(sizes, draws):
+        unseen = [total - p[np.unique(X.indices)].sum() for X in checks.data_sets(law, n, number, rng)]
+        floor = predictions.missing_mass(p, n)
+        spread = np.std(unseen, ddof=1) / floor
+        error = spread * np.sqrt((stats.kurtosis(unseen) + 2) / number) / 2
+        quantity = f"relative deviation of the unseen mass, n = {n:,}"
+        out.append(Check(source, quantity, unseen_deviation(p, n) / floor, spread, error))
+        out.append(
+            Check(source, quantity + ", limit", unseen_deviation_limit(law, n), spread, error, "=", 0.015)
+        )
+    few, many = (unseen_deviation(p, n) / predictions.missing_mass(p, n) for n in (large / 100, large))
+    slope = np.log(many / few) / np.log(100)
+    loss = [
+        linear.population_loss(checks.noiseless_error(X, np.ones(law.d)), p)
+        for X in checks.data_sets(law, large, repeats, rng)
+    ]
+    return [
+        *out,
+        Check(source, "its exponent, -1/(2α)", -0.5 / law.alpha, slope, 0, "=", 0.01),
+        checks._compare(
+            source, f"L_D at n = {large:,}, F_n", predictions.missing_mass(p, large), loss, "=", 0.02
+        ),
+    ]
+
+
+def check_noise_limit(law, n, rng, draws=24, sigma=0.5):
+    """Theorems 4 and 5 as equalities: V beside V₀ and its limit, the loss, the price of a singleton.
+
+    Parameters
+    ----------
+    law : memcomp.linear.PowerLaw
+    n : int
+        Large: what is neglected is of the order of the missing mass.
+    rng : numpy.random.Generator
+    draws : int
+    sigma : float
+
+    Returns
+    -------
+    list of Check
+    """
+    source, noise, loss, once, least = "Theorem 4, limit", [], [], [], []
+    for X in checks.data_sets(law, n, draws, rng):
+        variance, count = linear.factorize(X).noise_variance, structure.feature_counts(X)
+        resolved = structure.peel(X) > 0
+        noise.append(law.p @ variance)
+        loss.append(
+            linear.population_loss(checks.noiseless_error(X, np.ones(law.d)), law.p) + sigma**2 * noise[-1]
+        )
+        once.append(variance[count == 1].mean())
+        least.append(np.min(variance[resolved] * count[resolved]))
+    floor, alone = predictions.missing_mass_limit(law, n), predictions.noise_limit(law, n)
+    return [
+        checks._compare(source, "V, V₀", predictions.noise_floor(law.p, n), noise, "=", 0.02),
+        checks._compare(source, "V, M_n (ψ(1) - ψ(1/α))", alone, noise, "=", 0.02),
+        checks._compare(
+            source, "L_D, F_n + σ² M_n (ψ(1) - ψ(1/α))", floor + sigma**2 * alone, loss, "=", 0.02
+        ),
+        Check(source, "smallest m_i V_i of a recovered feature ≥ 1", 1.0, min(least), 0, "≥", 1e-9),
+        checks._compare("Theorem 5, limit", "growth per feature seen once over σ², 1", 1.0, once, "=", 0.02),
+    ]
+
+
+def check_worst_features(law, n, rng, ts=(1, 4), draws=10, noises=1000):
+    """Theorem 5 for the worst F: the largest sum of t squared errors among features seen once.
+
+    Parameters
+    ----------
+    law : memcomp.linear.PowerLaw
+        α > 2.
+    n : int
+    rng : numpy.random.Generator
+    ts : sequence of int
+    draws, noises : int
+        Data sets, and draws of the label noise for each.
+
+    Returns
+    -------
+    list of Check
+    """
+    largest, mean = {t: [] for t in ts}, {t: [] for t in ts}
+    for X in checks.data_sets(law, n, draws, rng):
+        count = structure.feature_counts(X)
+        seen, once = np.flatnonzero(count), np.flatnonzero(count[count > 0] == 1)
+        # The errors of features seen once are normal; their covariance is that of rows of the pseudo-inverse.
+        rows = linear.min_norm(X[:, seen].T, np.eye(seen.size)[:, once])
+        errors = rng.multivariate_normal(np.zeros(once.size), rows.T @ rows, noises, method="eigh")
+        squares = np.sort(errors**2, axis=1)[:, ::-1]
+        for t in ts:
+            largest[t].extend(squares[:, :t].sum(axis=1))
+            mean[t].append(worst_sum(once.size, t))
+    source = "Theorem 5, worst F"
+    return [
+        checks._compare(source, f"largest sum over σ², t = {t}", np.mean(mean[t]), largest[t], "=", 0.015)
+        for t in ts
+    ]
+
+
+def gaussian_samples(variances, n, rng):
+    """Draw n samples with independent Gaussian features.
+
+    Parameters
+    ----------
+    variances : array_like of shape (d,)
+    n : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of shape (n, d)
+    """
+    return rng.standard_normal((n, len(variances))) * np.sqrt(variances)
+
+
+def check_covariance(law, n, rng, draws=(400, 8)):
+    """Compare V of sparse signs and of Gaussian features with the same covariance.
+
+    Parameters
+    ----------
+    law : memcomp.linear.PowerLaw
+    n : int
+        Below d.
+    rng : numpy.random.Generator
+    draws : sequence of int
+        Data sets of sparse signs, and Gaussian ones.
+
+    Returns
+    -------
+    list of Check
+    """
+    source = "Same covariance"
+    signs = [law.p @ linear.factorize(X).noise_variance for X in checks.data_sets(law, n, draws[0], rng)]
+    gauss, least = [], []
+    for _ in range(draws[1]):
+        X = gaussian_samples(law.p, n, rng)
+        inverse = np.linalg.solve(X @ X.T, X)
+        gauss.append(law.p @ np.sum(inverse**2, axis=0))
+        least.append(law.p @ (np.sum(X * inverse, axis=0) ** 2 / np.sum(X**2, axis=0)) / gauss[-1])
+    return [
+        checks._compare(
+            source, "V, sparse signs, tree formula", predictions.noise_tree(law.p, n), signs, "=", 0.02
+        ),
+        checks._compare(
+            source, "V, Gaussian, deterministic equivalent", gaussian_noise(law.p, n), gauss, "=", 0.02
+        ),
+        Check(source, "Σ p_i Π_ii²/|X_i|² ≤ V, largest ratio", 1.0, max(least), 0, "≤"),
+    ]
