@@ -5,7 +5,7 @@ shows, `memcomp.theory.checks` compares the two, and `memcomp.theory.statements`
 The statements themselves, with sketches of their proofs, are on the book's theory pages.
 """
 
-from memcomp.theory import checks, predictions, statements, structure
+from memcomp.theory import checks, costs, predictions, statements, structure
 from memcomp.theory.checks import Check
 from memcomp.theory.statements import PAPER_N, STATEMENTS, paper_law, verify
 
@@ -14,6 +14,7 @@ __all__ = [
     "STATEMENTS",
     "Check",
     "checks",
+    "costs",
     "paper_law",
     "predictions",
     "statements",

@@ -8,8 +8,8 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from memcomp import linear
-from memcomp.theory import checks, predictions, structure
-from memcomp.theory.checks import Check
+from memcomp.theory import predictions, structure
+from memcomp.theory.checks import _measure, _of, _ratio_of_means, data_sets, noiseless_error
 
 # Predictions --------------------------------------------------------------------------------------
 
@@ -173,8 +173,9 @@ def gaussian_noise(variances, n):
 # Checks -------------------------------------------------------------------------------------------
 
 
+@_of("Cost of not memorizing")
 def check_forgetting(law, n, rng, draws=2000, fits=40, penalty=0.1, known=100):
-    """Check the cost of not memorizing: weights of features seen m times, losses read off residuals.
+    """Check the weights of features seen once and twice, and a composed loss read off training residuals.
 
     Parameters
     ----------
@@ -194,36 +195,28 @@ def check_forgetting(law, n, rng, draws=2000, fits=40, penalty=0.1, known=100):
     -------
     list of Check
     """
-    source, p, out = "Cost of not memorizing", law.p, []
-    counts = [structure.feature_counts(X) for X in checks.data_sets(law, n, draws, rng)]
+    p, counts = law.p, [structure.feature_counts(X) for X in data_sets(law, n, draws, rng)]
     for times in (1, 2):
-        mass = [p[count == times].sum() for count in counts]
-        number = [np.sum(count == times) for count in counts]
-        quantity = f"n E[p | seen {times} times]"
-        for name, value, room in (
-            ("exact", seen_frequency(p, n, times), 0.0),
-            ("limit", seen_frequency_limit(law, n, times), 0.005),
-        ):
-            out.append(
-                checks._ratio_of_means(
-                    source, f"{quantity}, {name}", n * value, n * np.array(mass), number, room
-                )
-            )
-    predicted, price = [], []
-    for X in checks.data_sets(law, n, fits, rng):
+        mass, number = np.transpose([(n * p[m == times].sum(), np.sum(m == times)) for m in counts])
+        measured, quantity = _ratio_of_means(mass, number), f"n E[p | seen {times} times]"
+        yield quantity, "=", n * seen_frequency(p, n, times), measured
+        yield quantity + ", limit form", "=", n * seen_frequency_limit(law, n, times), measured, 0.005
+
+    def measure(X):
         count = structure.feature_counts(X)
         error = linear.ridge(X, X @ np.ones(law.d), penalty) - 1
         # Samples with one feature seen once; the others are so common that the penalty does not matter.
-        rows = np.flatnonzero((X @ (count == 1.0) != 0) & (abs(X) @ (count < known) == 1))
-        once = X[rows].indices[count[X[rows].indices] == 1]
-        predicted.append(np.sum((1 - p[once]) * (X[rows] @ error) ** 2))
-        price.append(np.sum((1 - p[once]) * error[once] ** 2))
-    quantity = "composed loss over that from training residuals"
-    return [*out, checks._ratio_of_means(source, quantity, 1.0, price, predicted, 0.02)]
+        rows = X[np.flatnonzero((X @ (count == 1.0) != 0) & (abs(X) @ (count < known) == 1))]
+        once = rows.indices[count[rows.indices] == 1]
+        return (1 - p[once]) @ error[once] ** 2, (1 - p[once]) @ (rows @ error) ** 2
+
+    ratio = _ratio_of_means(*_measure(measure, data_sets(law, n, fits, rng)))
+    yield "composed loss over that from training residuals", "=", 1, ratio, 0.02
 
 
+@_of("Optimality")
 def check_posterior(law, n, rng, sigma=0.5, size=0.8):
-    """Optimality: one ridge penalty, σ²/b², minimizes the mean of L_D and of the composed loss.
+    """Check that one ridge penalty, σ²/b², minimizes the mean of L_D and that of a composed loss.
 
     Parameters
     ----------
@@ -232,45 +225,30 @@ def check_posterior(law, n, rng, sigma=0.5, size=0.8):
     n : int
     rng : numpy.random.Generator
     sigma : float
-        Noise.
+        Standard deviation of the noise.
     size : float
-        b, standard deviation of each true coefficient.
+        b, that of each true coefficient.
 
     Returns
     -------
     list of Check
     """
     X = law.sample(n, rng)
-    dense, seen = X.toarray(), structure.feature_counts(X) > 0
-    forced = np.flatnonzero(seen & (structure.feature_counts(X) <= 2))
+    every, count = np.hstack([X.toarray(), np.eye(n)]), structure.feature_counts(X)
 
-    def losses(log_penalty, forced):
-        both = linear.ridge(X, np.hstack([dense, np.eye(n)]), np.exp(log_penalty))
-        bias, noise = both[:, : law.d] - np.eye(law.d), both[:, law.d :]
-        error = np.sqrt(size**2 * np.sum(bias**2, axis=1) + sigma**2 * np.sum(noise**2, axis=1))
-        return linear.population_loss(error, law.p, forced=forced)
+    def loss(log_penalty, forced):
+        bias, noise = np.split(linear.ridge(X, every, np.exp(log_penalty)), [law.d], axis=1)
+        squares = size**2 * np.sum((bias - np.eye(law.d)) ** 2, axis=1) + sigma**2 * np.sum(noise**2, axis=1)
+        return linear.population_loss(np.sqrt(squares), law.p, forced=forced)
 
-    out = []
-    for quantity, features in (("L_D", []), ("L_DF", forced)):
-        best = optimize.minimize_scalar(
-            losses, (-2.0, 0.0), args=(features,), method="brent", options={"xtol": 1e-6}
-        )
-        out.append(
-            Check(
-                "Optimality",
-                f"best penalty for {quantity}, σ²/b²",
-                (sigma / size) ** 2,
-                np.exp(best.x),
-                0,
-                "=",
-                1e-3,
-            )
-        )
-    return out
+    for name, forced in (("L_D", []), ("L_DF", np.flatnonzero((count > 0) & (count < 3)))):
+        best = optimize.minimize_scalar(loss, (-2, 0), args=(forced,), options={"xtol": 1e-6}).x
+        yield f"best penalty for {name}, σ²/b²", "=", (sigma / size) ** 2, np.exp(best), 1e-3
 
 
+@_of("Theorem 2, limit")
 def check_floor_limit(law, rng, sizes=(100, 3000), draws=(10_000, 8000), large=100_000, repeats=20):
-    """Theorem 2 as an equality: L_D / F_n, and how the unseen mass deviates from its mean.
+    """Check Theorem 2 as an equality: L_D / F_n, and how the unseen mass deviates from its mean.
 
     Parameters
     ----------
@@ -278,7 +256,7 @@ def check_floor_limit(law, rng, sizes=(100, 3000), draws=(10_000, 8000), large=1
         With n p_d small at the largest size.
     rng : numpy.random.Generator
     sizes, draws : sequence of int
-        Sample sizes for the deviation and the number of data sets at each.
+        Sample sizes for the deviation, and the number of data sets at each.
     large, repeats : int
         Sample size and number of data sets for L_D itself.
 
@@ -286,34 +264,26 @@ def check_floor_limit(law, rng, sizes=(100, 3000), draws=(10_000, 8000), large=1
     -------
     list of Check
     """
-    source, p, total, out = "Theorem 2, limit", law.p, law.p.sum(), []
+    p, total = law.p, law.p.sum()
     for n, number in zip(sizes, draws):
-        unseen = [total - p[np.unique(X.indices)].sum() for X in checks.data_sets(law, n, number, rng)]
-        floor = predictions.missing_mass(p, n)
+        unseen = [total - p[np.unique(X.indices)].sum() for X in data_sets(law, n, number, rng)]
+        floor, quantity = predictions.missing_mass(p, n), f"relative deviation of the unseen mass, n = {n:,}"
         spread = np.std(unseen, ddof=1) / floor
-        error = spread * np.sqrt((stats.kurtosis(unseen) + 2) / number) / 2
-        quantity = f"relative deviation of the unseen mass, n = {n:,}"
-        out.append(Check(source, quantity, unseen_deviation(p, n) / floor, spread, error))
-        out.append(
-            Check(source, quantity + ", limit", unseen_deviation_limit(law, n), spread, error, "=", 0.015)
-        )
+        measured = spread, spread * np.sqrt((stats.kurtosis(unseen) + 2) / number) / 2
+        yield quantity, "=", unseen_deviation(p, n) / floor, measured
+        yield quantity + ", limit form", "=", unseen_deviation_limit(law, n), measured, 0.015
     few, many = (unseen_deviation(p, n) / predictions.missing_mass(p, n) for n in (large / 100, large))
-    slope = np.log(many / few) / np.log(100)
+    yield "its exponent, -1/(2α)", "=", -0.5 / law.alpha, np.log(many / few) / np.log(100), 0.01
     loss = [
-        linear.population_loss(checks.noiseless_error(X, np.ones(law.d)), p)
-        for X in checks.data_sets(law, large, repeats, rng)
+        linear.population_loss(noiseless_error(X, np.ones(law.d)), p)
+        for X in data_sets(law, large, repeats, rng)
     ]
-    return [
-        *out,
-        Check(source, "its exponent, -1/(2α)", -0.5 / law.alpha, slope, 0, "=", 0.01),
-        checks._compare(
-            source, f"L_D at n = {large:,}, F_n", predictions.missing_mass(p, large), loss, "=", 0.02
-        ),
-    ]
+    yield f"L_D at n = {large:,}, F_n", "=", predictions.missing_mass(p, large), loss, 0.02
 
 
+@_of("Theorem 4, limit")
 def check_noise_limit(law, n, rng, draws=24, sigma=0.5):
-    """Theorems 4 and 5 as equalities: V beside V₀ and its limit, the loss, the price of a singleton.
+    """Check Theorems 4 and 5 as equalities: V, the loss, and the price of a feature seen once.
 
     Parameters
     ----------
@@ -328,30 +298,30 @@ def check_noise_limit(law, n, rng, draws=24, sigma=0.5):
     -------
     list of Check
     """
-    source, noise, loss, once, least = "Theorem 4, limit", [], [], [], []
-    for X in checks.data_sets(law, n, draws, rng):
-        variance, count = linear.factorize(X).noise_variance, structure.feature_counts(X)
-        resolved = structure.peel(X) > 0
-        noise.append(law.p @ variance)
-        loss.append(
-            linear.population_loss(checks.noiseless_error(X, np.ones(law.d)), law.p) + sigma**2 * noise[-1]
-        )
-        once.append(variance[count == 1].mean())
-        least.append(np.min(variance[resolved] * count[resolved]))
-    floor, alone = predictions.missing_mass_limit(law, n), predictions.noise_limit(law, n)
-    return [
-        checks._compare(source, "V, V₀", predictions.noise_floor(law.p, n), noise, "=", 0.02),
-        checks._compare(source, "V, M_n (ψ(1) - ψ(1/α))", alone, noise, "=", 0.02),
-        checks._compare(
-            source, "L_D, F_n + σ² M_n (ψ(1) - ψ(1/α))", floor + sigma**2 * alone, loss, "=", 0.02
-        ),
-        Check(source, "smallest m_i V_i of a recovered feature ≥ 1", 1.0, min(least), 0, "≥", 1e-9),
-        checks._compare("Theorem 5, limit", "growth per feature seen once over σ², 1", 1.0, once, "=", 0.02),
-    ]
+
+    def measure(X):
+        count = structure.feature_counts(X)
+        variance, seen = np.zeros(law.d), np.flatnonzero(count)
+        # As `linear.factorize(X).noise_variance`, which also finds what is not needed here.
+        gram = (X[:, seen].T @ X[:, seen]).toarray()
+        variance[seen] = np.diag(np.linalg.pinv(gram, hermitian=True))
+        bias, found = noiseless_error(X, np.ones(law.d)), structure.peel(X) > 0
+        loss = linear.population_loss(bias, law.p) + sigma**2 * law.p @ variance
+        return law.p @ variance, loss, variance[count == 1].mean(), np.min((variance * count)[found])
+
+    noise, loss, once, least = _measure(measure, data_sets(law, n, draws, rng))
+    limit = predictions.noise_limit(law, n)
+    yield "V, V₀", "=", predictions.noise_floor(law.p, n), noise, 0.02
+    yield "V, M_n (ψ(1) - ψ(1/α))", "=", limit, noise, 0.02
+    floor = predictions.missing_mass_limit(law, n)
+    yield "L_D, F_n + σ² M_n (ψ(1) - ψ(1/α))", "=", floor + sigma**2 * limit, loss, 0.02
+    yield "least m_i V_i of a recovered feature, ≥ 1", "≥", 1, least.min(), 1e-9
+    yield "growth per feature seen once over σ², 1", "=", 1, once, 0.02
 
 
+@_of("Theorem 5, worst F")
 def check_worst_features(law, n, rng, ts=(1, 4), draws=10, noises=1000):
-    """Theorem 5 for the worst F: the largest sum of t squared errors among features seen once.
+    """Check the largest sum of t squared errors among features seen once.
 
     Parameters
     ----------
@@ -367,40 +337,20 @@ def check_worst_features(law, n, rng, ts=(1, 4), draws=10, noises=1000):
     -------
     list of Check
     """
-    largest, mean = {t: [] for t in ts}, {t: [] for t in ts}
-    for X in checks.data_sets(law, n, draws, rng):
+    largest, mean = [], []
+    for X in data_sets(law, n, draws, rng):
         count = structure.feature_counts(X)
         seen, once = np.flatnonzero(count), np.flatnonzero(count[count > 0] == 1)
         # The errors of features seen once are normal; their covariance is that of rows of the pseudo-inverse.
         rows = linear.min_norm(X[:, seen].T, np.eye(seen.size)[:, once])
         errors = rng.multivariate_normal(np.zeros(once.size), rows.T @ rows, noises, method="eigh")
-        squares = np.sort(errors**2, axis=1)[:, ::-1]
-        for t in ts:
-            largest[t].extend(squares[:, :t].sum(axis=1))
-            mean[t].append(worst_sum(once.size, t))
-    source = "Theorem 5, worst F"
-    return [
-        checks._compare(source, f"largest sum over σ², t = {t}", np.mean(mean[t]), largest[t], "=", 0.015)
-        for t in ts
-    ]
+        largest.append(np.cumsum(np.sort(errors**2, axis=1)[:, ::-1], axis=1)[:, np.array(ts) - 1])
+        mean.append([worst_sum(once.size, t) for t in ts])
+    for t, predicted, measured in zip(ts, np.mean(mean, axis=0), np.concatenate(largest).T):
+        yield f"largest sum over σ², t = {t}", "=", predicted, measured, 0.015
 
 
-def gaussian_samples(variances, n, rng):
-    """Draw n samples with independent Gaussian features.
-
-    Parameters
-    ----------
-    variances : array_like of shape (d,)
-    n : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray of shape (n, d)
-    """
-    return rng.standard_normal((n, len(variances))) * np.sqrt(variances)
-
-
+@_of("Same covariance")
 def check_covariance(law, n, rng, draws=(400, 8)):
     """Compare V of sparse signs and of Gaussian features with the same covariance.
 
@@ -417,20 +367,28 @@ def check_covariance(law, n, rng, draws=(400, 8)):
     -------
     list of Check
     """
-    source = "Same covariance"
-    signs = [law.p @ linear.factorize(X).noise_variance for X in checks.data_sets(law, n, draws[0], rng)]
-    gauss, least = [], []
-    for _ in range(draws[1]):
-        X = gaussian_samples(law.p, n, rng)
-        inverse = np.linalg.solve(X @ X.T, X)
-        gauss.append(law.p @ np.sum(inverse**2, axis=0))
-        least.append(law.p @ (np.sum(X * inverse, axis=0) ** 2 / np.sum(X**2, axis=0)) / gauss[-1])
-    return [
-        checks._compare(
-            source, "V, sparse signs, tree formula", predictions.noise_tree(law.p, n), signs, "=", 0.02
-        ),
-        checks._compare(
-            source, "V, Gaussian, deterministic equivalent", gaussian_noise(law.p, n), gauss, "=", 0.02
-        ),
-        Check(source, "Σ p_i Π_ii²/|X_i|² ≤ V, largest ratio", 1.0, max(least), 0, "≤"),
-    ]
+    signs = [law.p @ linear.factorize(X).noise_variance for X in data_sets(law, n, draws[0], rng)]
+    gauss, floor = np.transpose([gaussian_noise_sample(law.p, n, rng) for _ in range(draws[1])])
+    yield "V, sparse signs, tree formula", "=", predictions.noise_tree(law.p, n), signs, 0.02
+    yield "V, Gaussian, deterministic equivalent", "=", gaussian_noise(law.p, n), gauss, 0.02
+    yield "Σ p_i Π_ii²/|X_i|² over V, ≤ 1", "≤", 1, np.max(floor / gauss)
+
+
+def gaussian_noise_sample(variances, n, rng):
+    """Draw n samples with independent Gaussian features; return V and its floor Σ p_i Π_ii²/|X_i|².
+
+    Parameters
+    ----------
+    variances : array_like of shape (d,)
+        p_i; d > n.
+    n : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    tuple of float
+    """
+    X = rng.standard_normal((n, len(variances))) * np.sqrt(variances)
+    inverse = np.linalg.solve(X @ X.T, X)
+    share = np.sum(X * inverse, axis=0)
+    return variances @ np.sum(inverse**2, axis=0), variances @ (share**2 / np.sum(X**2, axis=0))

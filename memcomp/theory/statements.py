@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from memcomp.linear import PowerLaw
-from memcomp.theory import checks, predictions
+from memcomp.theory import checks, costs, predictions
 
 PAPER_N = 1000
 """Number of samples of the paper's linear experiment (section 5.1)."""
@@ -20,6 +20,7 @@ PAPER_ALPHAS = (1.25, 1.5, 2.0, 2.5, 3.0)
 PAPER = "the paper's statement"
 RESTORED = "the paper's statement, formula restored"
 LOST = "formula lost; reconstructed from its use"
+OURS = "this book's theorem"
 
 
 def paper_law(alpha, d=10_000):
@@ -40,7 +41,7 @@ def paper_law(alpha, d=10_000):
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement of the paper, and how the code checks it.
+    """A statement of the paper or of this book, and how the code checks it.
 
     Attributes
     ----------
@@ -346,6 +347,73 @@ CHAPTERS = {
             "as Theorem 5",
             "thm-1",
             (_at(checks.check_composition, 3.0, n=PAPER_N),),
+        ),
+        Statement(
+            "Cost of not memorizing",
+            r"A squared residual at a feature seen once costs $(1 - 1/\alpha)/n$ in distribution and 1 in "
+            "composition.",
+            "other features of the sample known; $n$ large",
+            "thm-weight",
+            (_at(costs.check_forgetting, 2.0, n=PAPER_N), _at(costs.check_forgetting, 1.5, n=PAPER_N)),
+            (
+                "composition amplifies by",
+                lambda law, k, n: f"{1 / costs.seen_frequency(law.p, n, 1):,.0f}",
+            ),
+            wording=OURS,
+        ),
+        Statement(
+            "Optimality",
+            r"Ridge with $\lambda = \sigma^2/b^2$ is best for $L_D$ and for every $L_{D_F}$; without noise, "
+            "the minimum norm is.",
+            "truth without preferred directions",
+            "thm-posterior",
+            (_at(costs.check_posterior, 1.25, d=150, s=4, n=60),),
+            wording=OURS,
+        ),
+        Statement(
+            "Theorem 2 in the limit",
+            r"$L_D/F_n \to 1$; the unseen mass deviates by $n^{-1/(2\alpha)}$, relatively.",
+            r"$\alpha > 1$",
+            "thm-2-limit",
+            (_at(costs.check_floor_limit, 2.0, d=300_000),),
+            (
+                "relative deviation",
+                lambda law, k, n: f"{costs.unseen_deviation_limit(law, n):.2f}",
+            ),
+            wording=OURS,
+        ),
+        Statement(
+            "Theorems 4 and 5 in the limit",
+            r"$E_\xi L_D \simeq F_n + \sigma^2M_n(\psi(1) - \psi(1/\alpha))$; each feature seen once adds "
+            r"$\sigma^2$.",
+            r"$\alpha > 1$",
+            "thm-4-limit",
+            (_at(costs.check_noise_limit, 2.0, d=300_000, n=100_000),),
+            (
+                "$V/V_0$, tree formula",
+                lambda law, k, n: (
+                    f"{predictions.noise_tree(law.p, n) / predictions.noise_floor(law.p, n):.2f}"
+                ),
+            ),
+            wording=OURS,
+        ),
+        Statement(
+            "Worst composition",
+            r"The worst $t$ of $N_1$ features seen once add $\sigma^2Q_t(N_1)$, for large $N_1/t$ about "
+            r"$2\sigma^2t\ln(N_1/t)$.",
+            r"$\alpha > 2$",
+            "thm-worst",
+            (_at(costs.check_worst_features, 2.5, d=100_000, n=30_000),),
+            wording=OURS,
+        ),
+        Statement(
+            "Same covariance",
+            r"$V \to 0$ for sparse signs; for normal features with the same $\Sigma$ it stays above a "
+            "constant.",
+            r"$\alpha > 1$",
+            "thm-same-covariance",
+            (_at(costs.check_covariance, 2.0, d=5000, n=500),),
+            wording=OURS,
         ),
     ),
 }
