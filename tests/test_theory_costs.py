@@ -1,6 +1,8 @@
 """What not memorizing costs, limits and covariance: formulas against numbers that do not use them."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -233,3 +235,17 @@ def test_bad_arguments_are_named():
         costs.worst_sum(4, 5)
     with pytest.raises(ValueError, match="n = 3 of 3 features"):
         costs.gaussian_noise([1.0, 0.5, 0.2], 3)
+
+
+PAGES = sorted((Path(__file__).parents[1] / "book" / "theory").glob("*.md"))
+STATUS = re.compile(r"^\*.*(Proved|proved|Cited|Observed)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_every_statement_says_whether_it_is_proved(page):
+    kinds = "lemma|proposition|theorem|corollary|observation"
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(rf"^```\{{prf:({kinds})\}} (.*?)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        status = STATUS.search(found[3])
+        assert status, f"{page.name}, {found[2]}: say whether it is proved in full, up to what, or observed"
+        assert (found[1] == "observation") == ("Observed" in status[0]), found[2]
