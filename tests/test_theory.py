@@ -132,7 +132,8 @@ def test_a_wrong_formula_is_caught(monkeypatch, name, wrong, check):
 
 
 def test_every_statement_of_the_paper_has_its_row():
-    numbers = [statement.number for statement in theory.STATEMENTS]
+    theirs = [one for one in theory.STATEMENTS if one.wording != theory.statements.OURS]
+    numbers = [one.number for one in theirs]
     assert set(numbers) == EVERY_NUMBER
     assert len(numbers) == len(EVERY_NUMBER)
 

@@ -1,4 +1,4 @@
-"""The table of all statements of the paper's sections 1 to 4 and appendices A to C, each with its check."""
+"""All statements of the paper's sections 1 to 4 and appendices A to C, and this book's theorems, with checks."""
 
 import inspect
 import re
@@ -46,7 +46,7 @@ class Statement:
     Attributes
     ----------
     number : str
-        The paper's number, for example ``"Lemma A.1"``.
+        The paper's number, for example ``"Lemma A.1"``, or a name.
     says : str
         One line, in the book's words; maths between dollar signs.
     condition : str
@@ -71,7 +71,9 @@ class Statement:
 
     @property
     def source(self):
-        """str: the number, marked where the formula is lost."""
+        """str: the number, marked where the formula is lost and where the statement is not the paper's."""
+        if self.wording == OURS:
+            return f"this book: {self.number}"
         return f"{self.number} (reconstructed)" if self.wording == LOST else self.number
 
     @property
