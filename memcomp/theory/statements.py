@@ -1,4 +1,4 @@
-"""All statements of the paper's sections 1 to 4 and appendices A to C, and this book's theorems, with checks."""
+"""All statements of the paper's sections 1 to 4 and appendices A to C and this book's theorems, checked."""
 
 import inspect
 import re
