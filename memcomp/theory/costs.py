@@ -320,7 +320,7 @@ def check_noise_limit(law, n, rng, draws=24, sigma=0.5):
     yield "V, M_n (ψ(1) - ψ(1/α))", "=", limit, noise, 0.02
     floor = predictions.missing_mass_limit(law, n)
     yield "L_D, F_n + σ² M_n (ψ(1) - ψ(1/α))", "=", floor + sigma**2 * limit, loss, 0.02
-    yield "least m_i V_i of a recovered feature, ≥ 1", "≥", 1, least.min(), 1e-9
+    yield "least m_i V_i of a recovered feature, ≥ 1", "≥", 1, np.round(least.min(), 9)
     yield "growth per feature seen once over σ², 1", "=", 1, once, 0.02
 
 
