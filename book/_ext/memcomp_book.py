@@ -223,8 +223,9 @@ def counts(claims, verdicts):
     once = verdicts[claims["same_as"].isna()]
     names = [*MARKS, "not run"]
     table = pd.DataFrame({f"{scale} scale": once[scale].value_counts() for scale in once})
-    again = len(verdicts) - len(once)
-    caption = "Verdicts, counted." + (f" {again} claims that are told twice count once." if again else "")
+    caption = "Verdicts, counted."
+    if again := len(verdicts) - len(once):
+        caption += f" {again} claims that repeat another chapter's count once."
     return f'<div class="memcomp-counts">{shown(table.reindex(names).fillna(0).astype(int), caption)}</div>'
 
 

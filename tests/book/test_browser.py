@@ -105,6 +105,13 @@ CUT_OFF = """
 """
 
 
+TOO_WIDE = """
+() => [...document.querySelectorAll('article :is(pre, div.memcomp-table)')]
+  .filter(one => one.clientWidth > 0 && one.scrollWidth > one.clientWidth + 1)
+  .map(one => `${one.scrollWidth} px in ${one.clientWidth}: ${one.textContent.trim().slice(0, 60)}`)
+"""
+
+
 @pytest.fixture
 def visit(chromium, address):
     """Return a visitor of the served book."""
@@ -136,6 +143,11 @@ def test_nothing_is_wider_than_a_telephone(visit, pages, scheme):
             found.append(f"{name}: {width} px")
         found += [f"{name}: cut off: {text}" for text in page.evaluate(CUT_OFF)]
     assert not found + visit.trouble, "\n".join(found + visit.trouble)
+
+
+def test_no_line_or_table_is_cut_on_a_desk(visit, pages):
+    found = [f"{name}: {text}" for name, page in visit(pages, DESK) for text in page.evaluate(TOO_WIDE)]
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
