@@ -27,6 +27,7 @@ import nbformat
 import pandas as pd
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx import addnodes
 from sphinx.directives.patches import Figure
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
@@ -479,11 +480,14 @@ def statement_rows(found):
 
 
 def mend_ids(app, doctree):
-    """Give every place an identity of its own, and every title one that Sphinx's search finds.
+    """Give every place an identity of its own, and leave the search only those that it can look up.
 
-    sphinx-proof gives all proofs the same two. The search looks up a title's first identity as a selector,
-    where a module's dots would begin the names of classes.
+    sphinx-proof gives all proofs the same two. Sphinx's search takes the identities of index entries, and the
+    first one of a title, for selectors, where the dots of a Python name would begin the names of classes. The
+    book has no index, and the search knows the Python names without it.
     """
+    for entry in list(doctree.findall(addnodes.index)):
+        entry.parent.remove(entry)
     for node in doctree.findall(nodes.Element):
         own = [
             f"{one}-{app.env.new_serialno('proof')}" if one in ("proof", "proof-content") else one

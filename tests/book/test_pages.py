@@ -1,5 +1,6 @@
 """The files of the built book: whole, accessible, and in need of nothing from outside."""
 
+import json
 import re
 import socket
 from pathlib import Path
@@ -254,6 +255,17 @@ def test_package_page_describes_every_module(pages):
             place = page.find(id=f"module-{name}")
             assert place, f"book/api.md lacks {name}"
             assert place.find_parent("section")["id"] == re.sub("[._]", "-", name)  # the search can select it
+
+
+def test_search_can_select_every_place_that_it_summarizes(html):
+    """Sphinx's search looks a place up by its id without escaping it: a dot would begin a class's name."""
+    text = (html / "searchindex.js").read_text(encoding="utf-8")
+    index = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    places = [
+        one[1] for part in ("alltitles", "indexentries") for ones in index[part].values() for one in ones
+    ]
+    assert any(places)
+    assert not [one for one in places if one and "." in one]
 
 
 def test_nothing_of_this_machine_is_on_the_pages(html):
