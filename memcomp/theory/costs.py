@@ -23,7 +23,9 @@ def seen_frequency(p, n, times):
     Parameters
     ----------
     p : array_like of shape (d,)
-        Probabilities, some of them strictly between 0 and 1.
+        Probabilities, some of them strictly between 0 and 1. Those that are 0 or 1 are left out; they would
+        count for `times` = 0 and `times` = n. Those that are 0 or 1 are left out; they would
+        count for `times` = 0 and `times` = n.
     n, times : int
 
     Returns

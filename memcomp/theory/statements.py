@@ -367,7 +367,7 @@ CHAPTERS = {
             "Optimality",
             r"Ridge with $\lambda = \sigma^2/b^2$ is best for $L_D$ and for every $L_{D_F}$; without noise, "
             "the minimum norm is.",
-            "truth without preferred directions",
+            r"on average over a truth without preferred directions; $F$ chosen from $X$",
             "thm-posterior",
             (_at(costs.check_posterior, 1.25, d=150, s=4, n=60),),
             wording=OURS,
