@@ -24,7 +24,6 @@ def seen_frequency(p, n, times):
     ----------
     p : array_like of shape (d,)
         Probabilities, some of them strictly between 0 and 1. Those that are 0 or 1 are left out; they would
-        count for `times` = 0 and `times` = n. Those that are 0 or 1 are left out; they would
         count for `times` = 0 and `times` = n.
     n, times : int
 
