@@ -16,6 +16,8 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
+from memcomp.lookup import choose
+
 
 def build(
     architecture,
@@ -84,11 +86,9 @@ def build(
     >>> model(torch.zeros(2, 3, 28, 28)).shape
     torch.Size([2])
     """
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
+    entry = choose(ARCHITECTURES, architecture, "architecture")
     if normalise not in ("together", "apart"):
         raise ValueError(f"normalise is {normalise!r}; choose 'together' or 'apart'")
-    entry = ARCHITECTURES[architecture]
     if vectors and not entry.apart:
         raise ValueError(f"{architecture} mixes images before its head; it cannot take vectors")
 
