@@ -143,3 +143,26 @@ def separated(low, high):
     """
     error = np.hypot(*(stats.sem(sample) if len(sample) > 1 else np.inf for sample in (low, high)))
     return decide(np.mean(high) - np.mean(low), error, min(len(low), len(high)))
+
+
+def together(verdicts, wanted=True):
+    """Return the joint verdict on a claim that is true only if all of several verdicts are the wanted one.
+
+    Parameters
+    ----------
+    verdicts : iterable of bool or None
+        As from `decide`.
+    wanted : bool
+
+    Returns
+    -------
+    bool or None
+        True if every verdict is the wanted one, False if one is its opposite; None, undecided, if neither.
+
+    Examples
+    --------
+    >>> together([True, True]), together([True, None]), together([True, None, False])
+    (True, None, False)
+    """
+    verdicts = list(verdicts)
+    return False if (not wanted) in verdicts else None if None in verdicts else True

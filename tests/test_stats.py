@@ -61,3 +61,12 @@ def test_unpaired_samples_are_told_apart_by_both_errors():
 
 def test_summary_of_one_draw_has_no_spread():
     assert stats.summary([2.0]).isna().to_dict() == {"mean": False, "sd": True, "se": True, "n": False}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_verdicts_together_are_as_weak_as_the_weakest(wanted):
+    other = not wanted
+    assert stats.together([wanted, wanted], wanted) is True
+    assert stats.together((one for one in (wanted, None)), wanted) is None
+    assert stats.together([wanted, None, other], wanted) is False
+    assert stats.together([other, None, wanted], wanted) is False
