@@ -6,18 +6,20 @@ SHELL := /bin/sh
 
 BIN := .venv/bin
 export PYTHONHASHSEED := 0
+# A Python by name or path, and an index for PyTorch, see tools/environment.py.
+export PYTHON TORCH_INDEX
 # Pages and tests must not depend on a display.
 export MPLBACKEND := Agg
 
-.PHONY: help book test quick unit nbval check-book lint format notebooks benchmarks clean distclean
+.PHONY: help environment book test quick unit nbval check-book lint format notebooks benchmarks clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.venv/installed: requirements.lock pyproject.toml
-	@PYTHON="$(PYTHON)" tools/venv.sh
+environment: ## make .venv, or complete it; PYTHON and TORCH_INDEX choose, see README.md
+	@sh tools/venv.sh
 
-book: .venv/installed ## execute the notebooks and render the book to _build/html
+book: environment ## execute the notebooks and render the book to _build/html
 	@$(BIN)/python -m tools.book
 
 test: lint unit nbval check-book ## everything: lint, unit tests, notebook regression, the rendered book
@@ -25,26 +27,26 @@ test: lint unit nbval check-book ## everything: lint, unit tests, notebook regre
 quick: lint ## the tests for daily work: no slow ones, no notebooks, no book
 	@$(BIN)/python -m pytest -q -m "not slow and not book and not browser" tests
 
-lint: .venv/installed ## ruff, on the package, the tests and the notebooks
+lint: environment ## ruff, on the package, the tests and the notebooks
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && echo "ruff: clean"
 
-format: .venv/installed ## let ruff rewrite what it can
+format: environment ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-unit: .venv/installed ## unit tests and doctests
+unit: environment ## unit tests and doctests
 	@$(BIN)/python -m pytest -q -m "not book and not browser" --durations=10 tests
 	@$(BIN)/python -m pytest -q --doctest-modules memcomp
 
-nbval: .venv/installed ## run every notebook and compare each output with the stored one
+nbval: environment ## run every notebook and compare each output with the stored one
 	@env -u MPLBACKEND $(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg notebooks
 
 check-book: book ## look at the built pages: links, alt texts, no outside request, phone width
 	@$(BIN)/python -m pytest -q -m "book or browser" tests
 
-notebooks: .venv/installed ## run every notebook and store its new outputs
+notebooks: environment ## run every notebook and store its new outputs
 	@$(BIN)/python -m tools.notebooks --write notebooks/*.ipynb && $(BIN)/python -m tools.finding
 
-benchmarks: .venv/installed ## the ratios that the README and the book quote
+benchmarks: environment ## the ratios that the README and the book quote
 	@for file in benchmarks/[a-z]*.py; do \
 	    echo "== $$file"; $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)" || exit 1; \
 	done

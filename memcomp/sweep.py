@@ -185,6 +185,10 @@ def estimate(grid):
         # The fastest, because a machine that was busy with something else makes a record slow.
         rate = min(one["provenance"]["seconds"] / grid.work(type(todo[0])(**one["config"])) for one in known)
         return rate * sum(map(grid.work, todo)), f"the fastest of {len(known)} records of this device"
+    if not hasattr(todo[0], "epochs"):
+        print(f"{grid.experiment}: computing the first point to measure", file=sys.stderr, flush=True)
+        _, once = (_seconds(grid.run, todo[0]) for _ in range(2))  # the first run loads libraries and data
+        return once * sum(map(grid.work, todo)) / grid.work(todo[0]), "the first point"
     print(f"{grid.experiment}: training one and two epochs to measure", file=sys.stderr, flush=True)
     # The first run loads libraries and data; the difference of the others is what an epoch costs.
     first, second = (dataclasses.replace(todo[0], epochs=epochs) for epochs in (1, 2))

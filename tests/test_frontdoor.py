@@ -1,69 +1,14 @@
-"""The first things a stranger meets: the set-up script, the lock file, the metadata."""
+"""The first things a stranger meets: the lock file, the metadata, the README."""
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """Return a folder that holds what the set-up script reads, and no .venv."""
-    (tmp_path / "tools").mkdir()
-    shutil.copy(ROOT / "tools/venv.sh", tmp_path / "tools")
-    shutil.copy(ROOT / "requirements.lock", tmp_path)
-    return tmp_path
-
-
-def set_up(checkout, path=os.environ["PATH"], **environment):
-    return subprocess.run(
-        [checkout / "tools/venv.sh"],
-        env={"PATH": path, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def fake(folder, name, body):
-    folder.mkdir(exist_ok=True)
-    script = folder / name
-    script.write_text(f"#!/bin/sh\n{body}\n")
-    script.chmod(0o755)
-    return script
-
-
-def test_missing_python_is_named(checkout):
-    result = set_up(checkout, PYTHON="no-such-python")
-    assert result.returncode != 0
-    assert "needs Python 3.11, 3.12 or 3.13" in result.stderr
-    assert "no-such-python" in result.stderr
-    assert not (checkout / ".venv").exists()
-
-
-def test_too_old_python_is_refused_with_its_version(checkout):
-    old = fake(checkout / "bin", "python-old", 'case "$1" in --version) echo Python 3.9.1;; *) exit 1;; esac')
-    result = set_up(checkout, PYTHON=str(old))
-    assert result.returncode != 0
-    assert "Python 3.9.1" in result.stderr
-    assert "make PYTHON=" in result.stderr
-
-
-def test_full_disk_is_reported_before_anything_is_made(checkout):
-    fake(checkout / "bin", "df", "echo header; echo disk 100 90 1048576 90% /")
-    result = set_up(checkout, path=f"{checkout / 'bin'}:{os.environ['PATH']}", PYTHON=sys.executable)
-    assert result.returncode != 0
-    assert "Too little disk space" in result.stderr
-    assert "1 GiB are free" in result.stderr
-    assert not (checkout / ".venv").exists()
 
 
 def test_lock_has_a_hash_for_every_package_and_no_address():

@@ -327,6 +327,27 @@ def test_an_estimate_tells_fixed_costs_from_epochs(project, monkeypatch):
     assert sum(ran) == 4
 
 
+def test_an_estimate_for_points_without_epochs_measures_the_first(project, monkeypatch):
+    """Libraries take 20 s once, a point 3 s for each unit of work: 1 + 2 + 3 units take 18 s."""
+    (grid,) = sweep.grids("01_toy", given={"points": "3"})
+    ran, clock = [], [0.0]
+    monkeypatch.setattr(sweep, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        number: int
+
+    @records.experiment("toy", version=1)
+    def run(config):
+        clock[0] += 3 * (config.number + 1) + (0 if ran else 20)
+        ran.append(config.number)
+
+    configs = {key: Config(number) for number, key in enumerate(grid.configs)}
+    changes = {"run": functools.partial(run), "configs": configs, "work": lambda config: config.number + 1}
+    assert sweep.estimate(dataclasses.replace(grid, **changes)) == (18, "the first point")
+    assert ran == [0, 0]
+
+
 def test_points_for_a_gpu_are_refused_where_there_is_none(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path))
     monkeypatch.setattr(cluster, "gpus", lambda: 0)

@@ -1,0 +1,472 @@
+"""`make environment` on machines of all kinds, with the real pip and wheels of a few bytes."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tools import environment
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKEND = """
+import pathlib, zipfile
+
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    name = "memcomp-1-py3-none-any.whl"
+    with zipfile.ZipFile(pathlib.Path(folder, name), "w") as wheel:
+        wheel.writestr("memcomp.pth", str(pathlib.Path.cwd()))
+        info = "memcomp-1.dist-info"
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: memcomp\\nVersion: 1\\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    return name
+"""
+PROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+
+
+def wheel(folder, name, version, code=""):
+    """Write a wheel of one module; return the line of a lock that pins it."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}.py", code or f"VERSION = '{version}'\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
+        )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{name}=={version} ; sys_platform != 'none' \\\n    --hash=sha256:{digest}\n"
+
+
+class Checkout:
+    """A folder with a blank, a quote and an umlaut in its name, and what `make environment` reads in it."""
+
+    def __init__(self, folder):
+        self.folder, self.wheels = folder / "a reader's häuschen", folder / "wheels"
+        (self.folder / "tools").mkdir(parents=True)
+        for name in ("Makefile", "tools/venv.sh", "tools/environment.py"):
+            shutil.copy(ROOT / name, self.folder / name)
+        self.lock = self.folder / "requirements.lock"
+        self.lock.write_text(wheel(self.wheels, "alpha", "1.0") + wheel(self.wheels, "beta", "2.0"))
+        (self.folder / "pyproject.toml").write_text(PROJECT)
+        (self.folder / "backend.py").write_text(BACKEND)
+        self.site = self.folder / f".venv/lib/python3.{sys.version_info[1]}/site-packages"
+
+    def command(self, *arguments, path=os.environ["PATH"], **variables):
+        keep = {name: os.environ[name] for name in ("HOME", "LANG", "LC_ALL") if name in os.environ}
+        offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": self.wheels.as_uri(), "PIP_CONFIG_FILE": os.devnull}
+        # GNU make cannot tell that its folder has a blank in its name, which `-C` would need.
+        return {
+            "args": ["make", "environment", *arguments],
+            "cwd": self.folder,
+            "env": {"PATH": path, "PYTHON": sys.executable} | keep | offline | variables,
+        }
+
+    def make(self, *arguments, **variables):
+        done = subprocess.run(
+            **self.command(*arguments, **variables), capture_output=True, text=True, timeout=120
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def start(self, *arguments, **variables):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(**self.command(*arguments, **variables), **pipes, start_new_session=True)
+
+    def program(self, name, body):
+        """Write a program of this name to a folder of programs; return its path."""
+        folder = self.folder / "my programs"
+        folder.mkdir(exist_ok=True)
+        script = folder / name
+        script.write_text(f"#!/bin/sh\n{body}\n")
+        script.chmod(0o755)
+        return script
+
+    def versions(self):
+        code = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
+        done = subprocess.run([self.folder / ".venv/bin/python", "-c", code], capture_output=True, text=True)
+        return done.stdout.split()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return Checkout(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Return a checkout whose environment is complete, and what making it printed."""
+    made = Checkout(tmp_path_factory.mktemp("installed"))
+    code, said = made.make()
+    assert code == 0, said
+    return made, said
+
+
+@pytest.fixture
+def complete(installed, tmp_path):
+    """Return a checkout whose environment is complete and may be damaged."""
+    copy = Checkout(tmp_path)
+    shutil.copytree(installed[0].folder / ".venv", copy.folder / ".venv", symlinks=True)
+    state = json.loads((copy.folder / ".venv/installed").read_text())
+    (copy.folder / ".venv/installed").write_text(json.dumps(state | {"place": str(copy.folder)}))
+    return copy
+
+
+def without_packages(checkout, *arguments, **variables):
+    """Make the environment with a pip that cannot install anything."""
+    return checkout.make(*arguments, PIP_FIND_LINKS="", **variables)
+
+
+# --- which Python ----------------------------------------------------------------------------------------
+
+
+def python_of(checkout, version, name="python-other"):
+    """Return a program that says it is this Python, and runs as the one that runs the tests."""
+    major, minor = version.split(".")[:2]
+    return checkout.program(
+        name,
+        f'case "$*" in *sys.version_info*) echo {major}.{minor};; --version) echo Python {version};; '
+        f'*) exec "{sys.executable}" "$@";; esac',
+    )
+
+
+def test_missing_python_is_named(checkout):
+    code, said = checkout.make("PYTHON=no-such-python")
+    assert code != 0
+    assert "needs Python 3.11 to 3.14" in said
+    assert "none was found as no-such-python" in said
+    assert not (checkout.folder / ".venv").exists()
+
+
+@pytest.mark.parametrize("version", ["2.7.18", "3.9.1", "3.15.0", "4.0.1"])
+def test_another_python_is_refused_in_one_sentence_that_says_what_to_install(version, checkout):
+    other = python_of(checkout, version)
+    code, said = checkout.make(f"PYTHON={other}")
+    assert code != 0
+    (sentence,) = [line for line in said.splitlines() if "memcomp needs" in line]
+    assert f"{other} is Python {version}" in sentence
+    assert "install Python 3.13" in sentence
+    assert "make PYTHON=/path/to/python3.13" in sentence
+
+
+def test_python_by_a_path_with_a_blank_or_from_the_home_folder(checkout):
+    other = python_of(checkout, "3.12.1")
+    assert " " in str(other)
+    assert "memcomp needs" not in checkout.make(f"PYTHON={other}")[1]
+    home = str(other.parents[1])
+    _, said = checkout.make(f"PYTHON=~/{other.parent.name}/{other.name}", HOME=home)
+    assert "memcomp needs" not in said, said
+
+
+def test_a_tested_python_is_preferred_to_a_newer_one(checkout):
+    newer = python_of(checkout, "3.14.0", "python3")
+    python_of(checkout, "3.13.0", "python3.13").write_text("#!/bin/sh\necho 3.13\necho ran-3.13 >&2\n")
+    path = f"{newer.parent}:/usr/bin:/bin"
+    assert "ran-3.13" in checkout.make(PYTHON="", path=path)[1]
+    (newer.parent / "python3.13").unlink()
+    (newer.parent / "python3.13").symlink_to("/bin/false")
+    for minor in (11, 12):
+        (newer.parent / f"python3.{minor}").symlink_to("/bin/false")
+    code, said = checkout.make(PYTHON="", path=path)
+    assert code == 0, said
+
+
+def test_python_3_14_is_accepted_and_said_to_be_untested(checkout, monkeypatch, capsys):
+    monkeypatch.setattr(environment, "TESTED", ())
+    for name in ("ROOT", "LOCK", "PROJECT", "ENVIRONMENT", "STATE", "LOG", "TEMPORARY", "PYTHON"):
+        inside = getattr(environment, name).relative_to(ROOT)
+        monkeypatch.setattr(environment, name, checkout.folder / inside)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", checkout.wheels.as_uri())
+    assert environment.main() == 0
+    assert "which memcomp was not tested with" in capsys.readouterr().err
+
+
+def test_the_versions_of_python_are_told_alike():
+    project = (ROOT / "pyproject.toml").read_text()
+    assert 'requires-python = ">=3.11,<3.15"' in project
+    script = (ROOT / "tools/venv.sh").read_text()
+    assert " | ".join(f"{major}.{minor}" for major, minor in environment.TESTED) in script
+    assert "Python 3.11 to 3.13" in (ROOT / "README.md").read_text()
+
+
+# --- one make --------------------------------------------------------------------------------------------
+
+
+def test_an_environment_is_made_in_a_few_lines_and_not_again(installed):
+    checkout, said = installed
+    assert checkout.versions() == ["1.0", "2.0"]
+    assert len(said.splitlines()) == 3, said
+    assert "Processing " in (checkout.folder / ".venv/install.log").read_text()
+    assert checkout.make() == (0, "")
+    os.utime(checkout.folder / "pyproject.toml")  # as a change of branches does
+    assert checkout.make() == (0, "")
+
+
+def test_a_read_only_checkout_with_a_complete_environment_is_left_alone(installed):
+    checkout, _ = installed
+    checkout.lock.chmod(0o444)
+    assert checkout.make() == (0, "")
+
+
+def test_a_changed_lock_is_installed(complete):
+    complete.lock.write_text(wheel(complete.wheels, "alpha", "1.1") + wheel(complete.wheels, "beta", "2.0"))
+    code, said = complete.make()
+    assert code == 0, said
+    assert "Making .venv" not in said
+    assert complete.versions() == ["1.1", "2.0"]
+
+
+def test_what_pip_says_is_shown_and_kept_when_it_fails(checkout):
+    code, said = without_packages(checkout)
+    assert code != 0
+    assert "No matching distribution found for alpha==1.0" in said
+    assert said.splitlines()[-2].startswith("Nothing was built: pip could not install the packages")
+    assert "No matching distribution" in (checkout.folder / ".venv/install.log").read_text()
+    assert checkout.make()[0] == 0
+
+
+def test_a_package_that_is_not_the_locked_one_is_refused(checkout):
+    wheel(checkout.wheels, "alpha", "1.0", "VERSION = 'changed'\n")
+    code, said = checkout.make()
+    assert code != 0
+    assert "DO NOT MATCH THE HASHES" in said
+
+
+def test_full_disk_is_reported_before_anything_is_made(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(environment, "ENVIRONMENT", tmp_path / ".venv")
+    usage = shutil.disk_usage("/")._replace(free=2**30)
+    monkeypatch.setattr(environment.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(environment.Failed, match=r"too little disk space.*1 GiB are free"):
+        environment.check_machine(None)
+
+
+def test_an_intel_mac_is_refused(monkeypatch):
+    monkeypatch.setattr(environment.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(environment.platform, "machine", lambda: "x86_64")
+    with pytest.raises(environment.Failed, match="Intel Macs"):
+        environment.check_machine(None)
+
+
+def test_a_python_that_cannot_make_environments_is_named(checkout):
+    other = checkout.program(
+        "python3.11",
+        'case "$*" in *venv*--clear*) echo ensurepip is not available; exit 1;; esac\n'
+        f'exec "{sys.executable}" "$@"',
+    )
+    program = (checkout.folder / "tools/environment.py").read_text()
+    changed = program.replace("[sys.executable,", f"[{str(other)!r},")
+    (checkout.folder / "tools/environment.py").write_text(changed)
+    code, said = checkout.make()
+    assert code != 0
+    assert "could not make a virtual environment" in said
+    assert "python3-venv" in said
+    assert "ensurepip is not available" in said
+    assert "Traceback" not in said
+
+
+def test_a_checkout_that_cannot_be_written_is_a_sentence(checkout, monkeypatch, capsys):
+    monkeypatch.setattr(environment, "LOCK", checkout.lock)
+    monkeypatch.setattr(environment, "STATE", checkout.folder / "none")
+
+    def refuse(*_):
+        raise OSError(30, "Read-only file system", str(checkout.lock))
+
+    monkeypatch.setattr(environment, "alone", refuse)
+    assert environment.main() == 1
+    assert capsys.readouterr().err == f"Nothing was built: {checkout.lock}: Read-only file system\n"
+
+
+# --- interruptions ---------------------------------------------------------------------------------------
+
+
+def test_an_environment_without_pip_is_made_anew(checkout):
+    """What is left when `python -m venv` is killed."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", checkout.folder / ".venv"], check=True)
+    code, said = checkout.make()
+    assert code == 0, said
+    assert checkout.versions() == ["1.0", "2.0"]
+
+
+def test_an_environment_with_half_a_pip_is_made_anew(complete):
+    (complete.folder / ".venv/installed").unlink()
+    next(complete.site.glob("pip/_internal/resolution/resolvelib/resolver.py")).unlink()
+    code, said = complete.make()
+    assert code == 0, said
+    assert "Making .venv" in said
+
+
+@pytest.mark.parametrize("lost", ["alpha.py", "alpha-1.0.dist-info/RECORD"])
+def test_half_a_package_is_installed_again(lost, complete):
+    """What is left when pip is killed while it unpacks: pip itself takes such a package for installed."""
+    (complete.folder / ".venv/installed").unlink()
+    (complete.site / lost).unlink()
+    (complete.site / "~lpha").mkdir()
+    code, said = complete.make()
+    assert code == 0, said
+    assert "Making .venv" not in said
+    assert complete.versions() == ["1.0", "2.0"]
+    assert not list(complete.site.glob("~*"))
+
+
+def test_a_file_cut_by_a_power_failure_is_noticed(complete):
+    (complete.folder / ".venv/installed").write_text("")
+    (complete.site / "beta.py").write_text("")
+    assert complete.make()[0] == 0
+    assert complete.versions() == ["1.0", "2.0"]
+
+
+def test_a_python_that_went_away_is_replaced(complete):
+    python = complete.folder / ".venv/bin/python"
+    python.unlink()
+    python.symlink_to("/no/such/python")
+    code, said = complete.make()
+    assert code == 0, said
+    assert complete.versions() == ["1.0", "2.0"]
+
+
+def test_a_moved_checkout_is_installed_again(complete):
+    complete.folder = complete.folder.rename(complete.folder.with_name("moved"))
+    code, said = complete.make()
+    assert code == 0, said
+    path = next((complete.folder / ".venv").glob("lib/python3.*/site-packages/memcomp.pth"))
+    assert path.read_text() == str(complete.folder)
+
+
+def slow_pip(checkout, seconds=30):
+    """Let pip sleep before it installs, so that a test can come between."""
+    program = (checkout.folder / "tools/environment.py").read_text()
+    sleep = f'["/bin/sh", "-c", \'touch pip-runs; sleep {seconds}; exec "$0" "$@"\', *command]'
+    changed = program.replace("[*command, *arguments]", f"[*{sleep}, *arguments]")
+    assert changed != program
+    (checkout.folder / "tools/environment.py").write_text(changed)
+    return program
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} does not come"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_make_that_was_ended_is_followed_by_one_that_completes(number, checkout):
+    program = slow_pip(checkout)
+    process = checkout.start()
+    wait_for(checkout.folder / "pip-runs")
+    os.killpg(process.pid, number)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "Traceback" not in said
+    if number == signal.SIGINT:
+        assert "Interrupted; the same command goes on from here." in said
+    (checkout.folder / "tools/environment.py").write_text(program)
+    code, said = checkout.make()
+    assert code == 0, said
+    assert "Making .venv" not in said
+    assert checkout.versions() == ["1.0", "2.0"]
+
+
+def test_two_makes_at_once_install_once(checkout):
+    slow_pip(checkout, seconds=2)
+    first = checkout.start()
+    wait_for(checkout.folder / "pip-runs")
+    code, said = checkout.make("-j", "4")
+    assert code == 0
+    assert said == "Another make is installing in this checkout; waiting for it to end\n"
+    assert first.wait(timeout=60) == 0
+    first.stdout.close()
+
+
+# --- PyTorch from another index ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def index(checkout):
+    """Let the lock hold PyTorch with CUDA; return the address and the folder of an index of others."""
+    torch = "import nvidia_cuda"
+    lines = [
+        wheel(checkout.wheels, "alpha", "1.0"),
+        wheel(checkout.wheels, "beta", "2.0"),
+        wheel(checkout.wheels, "torch", "2.15.0", torch),
+        wheel(checkout.wheels, "torchvision", "0.29.2"),
+        wheel(checkout.wheels, "triton", "3.9.0"),
+        wheel(checkout.wheels, "nvidia_cuda", "13").replace("nvidia_cuda", "nvidia-cuda", 1),
+    ]
+    checkout.lock.write_text("".join(lines))
+    folder = checkout.wheels.parent / "index"
+    for name, version in (("torch", "2.15.0"), ("torchvision", "0.29.2")):
+        (folder / name).mkdir(parents=True)
+        wheel(folder / name, name, f"{version}+cpu")
+        path = next((folder / name).glob("*.whl"))
+        (folder / name / "index.html").write_text(f'<a href="{path.name}">{path.name}</a>')
+    return folder.as_uri(), folder
+
+
+def test_pytorch_from_another_index_leaves_cuda_out_and_keeps_to_it(checkout, index):
+    address, _ = index
+    code, said = checkout.make(f"TORCH_INDEX={address}", PIP_NO_INDEX="")
+    assert code == 0, said
+    assert "about 0.6 GiB to download" in said
+    names = {path.name.split("-")[0] for path in checkout.site.glob("*.dist-info")}
+    assert names >= {"alpha", "beta", "torch", "torchvision"}
+    assert not names & {"triton", "nvidia_cuda"}
+    assert (checkout.site / "torch-2.15.0+cpu.dist-info").is_dir()
+    checkout.lock.write_text(checkout.lock.read_text() + wheel(checkout.wheels, "gamma", "1.0"))
+    code, said = checkout.make(PIP_NO_INDEX="")
+    assert code == 0, said
+    assert (checkout.site / "gamma.py").exists()
+    assert not (checkout.site / "triton.py").exists()
+
+
+def test_an_index_without_the_locked_pytorch_or_with_one_that_does_not_run_is_refused(checkout, index):
+    address, folder = index
+    wheel(folder / "torch", "torch", "2.15.0+cpu", "import nvidia_cuda")
+    code, said = checkout.make(f"TORCH_INDEX={address}", PIP_NO_INDEX="")
+    assert code != 0
+    assert "does not run: ModuleNotFoundError: No module named 'nvidia_cuda'" in said
+    (folder / "torchvision/index.html").write_text("")
+    shutil.rmtree(checkout.folder / ".venv")
+    code, said = checkout.make(f"TORCH_INDEX={address}", PIP_NO_INDEX="")
+    assert code != 0
+    assert "No matching distribution found for torchvision==0.29.2" in said
+
+
+# --- the line of progress ----------------------------------------------------------------------------------
+
+
+def test_progress_says_what_pip_is_doing():
+    told = "Collecting numpy==2.4.6\n  Downloading numpy-2.4.6-cp311-cp311-manylinux.whl.metadata (6 kB)\n"
+    assert environment.doing(told) == "looking up: 1 packages so far"
+    told += "Downloading numpy-2.4.6-cp311-cp311-manylinux.whl (16.8 MB)\n"
+    assert environment.doing(told) == "downloading: 1 packages so far, now numpy-2.4.6 (16.8 MB)"
+    told += "Installing collected packages: numpy\n"
+    assert environment.doing(told) == "unpacking the packages, a minute or two"
+
+
+def test_a_long_installation_says_so_on_one_line_of_a_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(environment, "LOG", tmp_path / "log")
+    (tmp_path / "log").write_text("Collecting numpy\n")
+    monkeypatch.setattr(environment.sys.stderr, "isatty", lambda: True)
+    environment.follow(subprocess.Popen(["sleep", "2.5"]), 0)
+    said = capsys.readouterr().err
+    assert said.count("looking up: 1 packages so far") == 2
+    assert "\n" not in said
+    assert said.endswith("\r\x1b[K")
+
+
+def test_what_is_installed_is_told(installed):
+    checkout, _ = installed
+    told = json.loads((checkout.folder / ".venv/installed").read_text())
+    assert told["place"] == str(checkout.folder)
+    assert told["python"] == list(sys.version_info[:2])
