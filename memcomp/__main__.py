@@ -51,6 +51,9 @@ def parser():
     sweep.add_argument("--per-gpu", type=_positive, default=1, metavar="N", help="workers that share a GPU")
     sweep.add_argument("--fresh", action="store_true", help="compute every point again")
     sweep.add_argument("--retry-failed", action="store_true", help="also try what failed before")
+    sweep.add_argument(
+        "--limit", type=_positive, metavar="N", help="only the first N missing points of each grid"
+    )
     sweep.add_argument("--dry-run", action="store_true", help="only say what there is to do, and its cost")
     sweep.set_defaults(command=_sweep)
     return top
@@ -106,6 +109,8 @@ def _sweep(arguments):
     if not found:
         print(f"{arguments.chapter} trains nothing; `memcomp run {arguments.chapter}` executes it")
         return 0
+    if arguments.limit:
+        found = [grid.first(arguments.limit, arguments.fresh) for grid in found]
     if arguments.dry_run:
         workers = cluster.default_workers(arguments.workers, arguments.per_gpu)
         for grid in found:

@@ -54,6 +54,7 @@ import numpy as np
 from tqdm import tqdm
 
 from memcomp import cluster
+from memcomp.errors import MemcompError
 
 FIELDS = (
     *("key", "experiment", "profile", "version", "config", "given"),
@@ -67,11 +68,11 @@ _DRAWN_BY = {}  # the fields of an experiment's configs that its data are drawn 
 _NAME = r"[a-z][a-z0-9_]*"
 
 
-class RecordError(Exception):
+class RecordError(MemcompError):
     """A stored record cannot be trusted: damaged, renamed, or of several versions at once."""
 
 
-class PointsFailed(Exception):
+class PointsFailed(MemcompError):
     """Some points could not be computed; all others are stored.
 
     Attributes

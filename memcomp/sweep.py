@@ -56,6 +56,11 @@ class Grid:
         """Return the keys of the points that are not stored."""
         return [key for key in self.configs if not (self.folder() / f"{key}.json").exists()]
 
+    def first(self, count, fresh=False):
+        """Return a grid of the first points that are not stored, or of all points if ``fresh``."""
+        keys = list(self.configs) if fresh else self.missing()
+        return dataclasses.replace(self, configs={key: self.configs[key] for key in keys[:count]})
+
 
 def grids(chapter, profile="quick", given=()):
     """Return the grids of a chapter: exactly the points that its notebook collects.

@@ -18,13 +18,18 @@ from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
 from memcomp import __version__
+from memcomp.errors import MemcompError
 from memcomp.lookup import choose
 
 _LOG = logging.getLogger(__name__)
 
 
-class NonFiniteLoss(FloatingPointError):
+class NonFiniteLoss(MemcompError, FloatingPointError):
     """The training loss is infinite or not a number; the message names the run and the step."""
+
+
+class DeviceError(MemcompError, RuntimeError):
+    """The device that is asked for is not there."""
 
 
 @contextlib.contextmanager
@@ -127,6 +132,8 @@ def fit(
     ------
     NonFiniteLoss
         If the loss overflows or becomes undefined.
+    DeviceError
+        For a CUDA device where there is none.
     ValueError
         For an unknown optimizer, schedule or group of decayed weights, shapes that do not fit, or a batch
         larger than the data set.
@@ -138,6 +145,11 @@ def fit(
     """
     rates = _rates(lr, schedule, warmup, epochs, _batches(images, triplets, targets, batch_size))
     device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            f"device {str(device)!r}, and this machine shows no GPU: train where there is one and come back "
+            "with the records, or say device='cpu'"
+        )
     if cuda_graph and device.type != "cuda":
         raise ValueError(f"cuda_graph needs a CUDA device, not {device}")
     model = model.to(device).train()

@@ -37,8 +37,9 @@ def wheel(folder, name, version, code=""):
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
+    code = code or f"VERSION = '{version}'\n"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{name}.py", code or f"VERSION = '{version}'\n")
+        archive.writestr(f"{name}.py", code)
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(
@@ -80,7 +81,11 @@ class Checkout:
 
     def start(self, *arguments, **variables):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(**self.command(*arguments, **variables), **pipes, start_new_session=True)
+        # A shell lets what it starts in the background ignore interrupts, and so do all processes below.
+        heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        return subprocess.Popen(
+            **self.command(*arguments, **variables), **pipes, **heed, start_new_session=True
+        )
 
     def program(self, name, body):
         """Write a program of this name to a folder of programs; return its path."""
@@ -90,6 +95,10 @@ class Checkout:
         script.write_text(f"#!/bin/sh\n{body}\n")
         script.chmod(0o755)
         return script
+
+    def lock_another(self):
+        """Lock one more package, so that there is something to install."""
+        self.lock.write_text(self.lock.read_text() + wheel(self.wheels, "gamma", "1.0"))
 
     def versions(self):
         code = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
@@ -226,18 +235,20 @@ def test_a_changed_lock_is_installed(complete):
     assert complete.versions() == ["1.1", "2.0"]
 
 
-def test_what_pip_says_is_shown_and_kept_when_it_fails(checkout):
-    code, said = without_packages(checkout)
+def test_what_pip_says_is_shown_and_kept_when_it_fails(complete):
+    complete.lock_another()
+    code, said = without_packages(complete)
     assert code != 0
-    assert "No matching distribution found for alpha==1.0" in said
+    assert "No matching distribution found for gamma==1.0" in said
     assert said.splitlines()[-2].startswith("Nothing was built: pip could not install the packages")
-    assert "No matching distribution" in (checkout.folder / ".venv/install.log").read_text()
-    assert checkout.make()[0] == 0
+    assert "No matching distribution" in (complete.folder / ".venv/install.log").read_text()
+    assert complete.make()[0] == 0
 
 
-def test_a_package_that_is_not_the_locked_one_is_refused(checkout):
-    wheel(checkout.wheels, "alpha", "1.0", "VERSION = 'changed'\n")
-    code, said = checkout.make()
+def test_a_package_that_is_not_the_locked_one_is_refused(complete):
+    complete.lock_another()
+    wheel(complete.wheels, "gamma", "1.0", "VERSION = 'changed'\n")
+    code, said = complete.make()
     assert code != 0
     assert "DO NOT MATCH THE HASHES" in said
 
@@ -289,6 +300,7 @@ def test_a_checkout_that_cannot_be_written_is_a_sentence(checkout, monkeypatch, 
 # --- interruptions ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_environment_without_pip_is_made_anew(checkout):
     """What is left when `python -m venv` is killed."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", checkout.folder / ".venv"], check=True)
@@ -297,6 +309,7 @@ def test_an_environment_without_pip_is_made_anew(checkout):
     assert checkout.versions() == ["1.0", "2.0"]
 
 
+@pytest.mark.slow
 def test_an_environment_with_half_a_pip_is_made_anew(complete):
     (complete.folder / ".venv/installed").unlink()
     next(complete.site.glob("pip/_internal/resolution/resolvelib/resolver.py")).unlink()
@@ -305,6 +318,7 @@ def test_an_environment_with_half_a_pip_is_made_anew(complete):
     assert "Making .venv" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["alpha.py", "alpha-1.0.dist-info/RECORD"])
 def test_half_a_package_is_installed_again(lost, complete):
     """What is left when pip is killed while it unpacks: pip itself takes such a package for installed."""
@@ -325,6 +339,7 @@ def test_a_file_cut_by_a_power_failure_is_noticed(complete):
     assert complete.versions() == ["1.0", "2.0"]
 
 
+@pytest.mark.slow
 def test_a_python_that_went_away_is_replaced(complete):
     python = complete.folder / ".venv/bin/python"
     python.unlink()
@@ -359,29 +374,33 @@ def wait_for(path):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_a_make_that_was_ended_is_followed_by_one_that_completes(number, checkout):
-    program = slow_pip(checkout)
-    process = checkout.start()
-    wait_for(checkout.folder / "pip-runs")
+def test_a_make_that_was_ended_is_followed_by_one_that_completes(number, complete):
+    complete.lock_another()
+    program = slow_pip(complete)
+    process = complete.start()
+    wait_for(complete.folder / "pip-runs")
     os.killpg(process.pid, number)
     said, _ = process.communicate(timeout=30)
     assert process.returncode != 0
     assert "Traceback" not in said
     if number == signal.SIGINT:
         assert "Interrupted; the same command goes on from here." in said
-    (checkout.folder / "tools/environment.py").write_text(program)
-    code, said = checkout.make()
+    (complete.folder / "tools/environment.py").write_text(program)
+    code, said = complete.make()
     assert code == 0, said
     assert "Making .venv" not in said
-    assert checkout.versions() == ["1.0", "2.0"]
+    assert complete.versions() == ["1.0", "2.0"]
 
 
-def test_two_makes_at_once_install_once(checkout):
-    slow_pip(checkout, seconds=2)
-    first = checkout.start()
-    wait_for(checkout.folder / "pip-runs")
-    code, said = checkout.make("-j", "4")
+@pytest.mark.slow
+def test_two_makes_at_once_install_once(complete):
+    complete.lock_another()
+    slow_pip(complete, seconds=2)
+    first = complete.start()
+    wait_for(complete.folder / "pip-runs")
+    code, said = complete.make("-j", "4")
     assert code == 0
     assert said == "Another make is installing in this checkout; waiting for it to end\n"
     assert first.wait(timeout=60) == 0
@@ -392,19 +411,19 @@ def test_two_makes_at_once_install_once(checkout):
 
 
 @pytest.fixture
-def index(checkout):
+def index(complete):
     """Let the lock hold PyTorch with CUDA; return the address and the folder of an index of others."""
     torch = "import nvidia_cuda"
     lines = [
-        wheel(checkout.wheels, "alpha", "1.0"),
-        wheel(checkout.wheels, "beta", "2.0"),
-        wheel(checkout.wheels, "torch", "2.15.0", torch),
-        wheel(checkout.wheels, "torchvision", "0.29.2"),
-        wheel(checkout.wheels, "triton", "3.9.0"),
-        wheel(checkout.wheels, "nvidia_cuda", "13").replace("nvidia_cuda", "nvidia-cuda", 1),
+        wheel(complete.wheels, "alpha", "1.0"),
+        wheel(complete.wheels, "beta", "2.0"),
+        wheel(complete.wheels, "torch", "2.15.0", torch),
+        wheel(complete.wheels, "torchvision", "0.29.2"),
+        wheel(complete.wheels, "triton", "3.9.0"),
+        wheel(complete.wheels, "nvidia_cuda", "13").replace("nvidia_cuda", "nvidia-cuda", 1),
     ]
-    checkout.lock.write_text("".join(lines))
-    folder = checkout.wheels.parent / "index"
+    complete.lock.write_text("".join(lines))
+    folder = complete.wheels.parent / "index"
     for name, version in (("torch", "2.15.0"), ("torchvision", "0.29.2")):
         (folder / name).mkdir(parents=True)
         wheel(folder / name, name, f"{version}+cpu")
@@ -413,31 +432,43 @@ def index(checkout):
     return folder.as_uri(), folder
 
 
-def test_pytorch_from_another_index_leaves_cuda_out_and_keeps_to_it(checkout, index):
+@pytest.mark.slow
+def test_pytorch_from_another_index_leaves_cuda_out_and_keeps_to_it(complete, index):
     address, _ = index
-    code, said = checkout.make(f"TORCH_INDEX={address}", PIP_NO_INDEX="")
+    code, said = complete.make(f"TORCH_INDEX={address}", PIP_NO_INDEX="")
     assert code == 0, said
     assert "about 0.6 GiB to download" in said
-    names = {path.name.split("-")[0] for path in checkout.site.glob("*.dist-info")}
+    names = {path.name.split("-")[0] for path in complete.site.glob("*.dist-info")}
     assert names >= {"alpha", "beta", "torch", "torchvision"}
     assert not names & {"triton", "nvidia_cuda"}
-    assert (checkout.site / "torch-2.15.0+cpu.dist-info").is_dir()
-    checkout.lock.write_text(checkout.lock.read_text() + wheel(checkout.wheels, "gamma", "1.0"))
-    code, said = checkout.make(PIP_NO_INDEX="")
+    assert (complete.site / "torch-2.15.0+cpu.dist-info").is_dir()
+    complete.lock_another()
+    code, said = complete.make(PIP_NO_INDEX="")
     assert code == 0, said
-    assert (checkout.site / "gamma.py").exists()
-    assert not (checkout.site / "triton.py").exists()
+    assert (complete.site / "gamma.py").exists()
+    assert not (complete.site / "triton.py").exists()
 
 
-def test_an_index_without_the_locked_pytorch_or_with_one_that_does_not_run_is_refused(checkout, index):
+@pytest.mark.slow
+def test_another_index_replaces_a_complete_environment(complete, index):
+    assert complete.make()[0] == 0
+    assert (complete.site / "torch-2.15.0.dist-info").is_dir()
+    code, said = complete.make(f"TORCH_INDEX={index[0]}", PIP_NO_INDEX="")
+    assert code == 0, said
+    assert (complete.site / "torch-2.15.0+cpu.dist-info").is_dir()
+    assert not (complete.site / "nvidia_cuda.py").exists()
+
+
+@pytest.mark.slow
+def test_an_index_without_the_locked_pytorch_or_with_one_that_does_not_run_is_refused(complete, index):
     address, folder = index
     wheel(folder / "torch", "torch", "2.15.0+cpu", "import nvidia_cuda")
-    code, said = checkout.make(f"TORCH_INDEX={address}", PIP_NO_INDEX="")
+    code, said = complete.make(f"TORCH_INDEX={address}", PIP_NO_INDEX="")
     assert code != 0
     assert "does not run: ModuleNotFoundError: No module named 'nvidia_cuda'" in said
     (folder / "torchvision/index.html").write_text("")
-    shutil.rmtree(checkout.folder / ".venv")
-    code, said = checkout.make(f"TORCH_INDEX={address}", PIP_NO_INDEX="")
+    shutil.rmtree(next(complete.site.glob("torchvision-*.dist-info")))
+    code, said = complete.make(f"TORCH_INDEX={address}", PIP_NO_INDEX="")
     assert code != 0
     assert "No matching distribution found for torchvision==0.29.2" in said
 

@@ -93,3 +93,27 @@ def test_papermill_from_another_directory(chapter, small, from_records, tmp_path
     profile = "quick" if from_records else "paper"
     assert {claim["profile"] for claim in claims} == {profile}
     assert (tmp_path / "results/paper/claims" / f"{chapter}.json").exists() == (profile == "paper")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (f"-f {ROOT}/profiles/paper/08_mnist_sum.yaml", "DataError: no data root: pass data_root=…"),
+        ("-p device cuda", "DeviceError: device 'cuda', and this machine shows no GPU"),
+    ],
+)
+def test_what_a_chapter_lacks_is_one_sentence_of_papermill(given, sentence, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("MEMCOMP_DATA", raising=False)
+    command = [sys.executable, "-m", "papermill", f"{ROOT}/notebooks/08_mnist_sum.ipynb", "out.ipynb"]
+    command += ["--no-progress-bar", *given.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    # papermill adds where in itself it stopped, and a frame; nothing is left of ours but the sentence.
+    *_, last = done.stderr.strip().splitlines()
+    assert last.startswith(sentence), done.stderr
+    assert "Cell In[" not in done.stderr
+    assert "memcomp/" not in done.stderr

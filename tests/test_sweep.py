@@ -272,6 +272,17 @@ def test_two_sweeps_on_one_folder_share_the_work(project):
     assert len({pid for _, pid in project.ledger("start")}) == 3
 
 
+def test_a_limit_takes_the_first_missing_points(project):
+    code, out, err = project.sweep("--limit", "2")
+    assert (code, len(project.ledger("end"))) == (0, 2), err
+    assert "2 points, 0 were stored, 2 computed" in out
+    project.sweep("--limit", "2")
+    assert sorted(number for number, _ in project.ledger("end")) == [0, 1, 2, 3]
+    project.sweep("--limit", "1", "--fresh")
+    assert sorted(number for number, _ in project.ledger("end")) == [0, 0, 1, 2, 3]
+    assert "2 points, 0 stored, 2 missing" in project.sweep("--limit", "9", "--dry-run")[1]
+
+
 def test_fresh_computes_again_what_is_stored(project):
     project.sweep("-p", "points", "3")
     code, out, err = project.sweep("-p", "points", "3", "--fresh")

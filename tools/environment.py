@@ -67,7 +67,7 @@ def install(lock):
     started = time.monotonic()
     index = wanted()["torch_index"]
     check_machine(index)
-    if not reusable():
+    if not reusable() or state().get("torch_index") != index:
         untested = "" if sys.version_info[:2] in TESTED else ", which memcomp was not tested with"
         say(f"Making .venv with Python {platform.python_version()}{untested}")
         make()

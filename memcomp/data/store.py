@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from memcomp.errors import MemcompError
 
-class DataError(RuntimeError):
+
+class DataError(MemcompError, RuntimeError):
     """A data file is missing, truncated or not what it should be; the message names it and the remedy."""
 
 
