@@ -34,13 +34,15 @@ def test_the_guides_show_every_option():
     for option in ("--root", "--check", "--profile", "-p ", "--scheduler", "--slurm", "--per-gpu"):
         assert option in text
     assert "--retry-failed" in text
+    assert "--limit" in text
     assert "--dry-run" in text
 
 
 def test_every_profile_that_a_guide_names_exists():
     for page in [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]:
         for name in re.findall(r"(?:profiles|notebooks)/[\w/.]+\.(?:yaml|ipynb)", page.read_text()):
-            assert (ROOT / name).exists(), f"{page.name} names {name}"
+            new = "13_label_noise" in name  # which the guide makes, see test_guide_extend
+            assert new or (ROOT / name).exists(), f"{page.name} names {name}"
 
 
 def test_each_of_the_ten_changes_names_at_most_two_files_that_exist():

@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,20 @@ def test_papermill_from_another_directory(chapter, small, from_records, tmp_path
     profile = "quick" if from_records else "paper"
     assert {claim["profile"] for claim in claims} == {profile}
     assert (tmp_path / "results/paper/claims" / f"{chapter}.json").exists() == (profile == "paper")
+
+
+@pytest.mark.slow
+def test_the_line_of_the_readme_renders_its_chapter_from_records(tmp_path, monkeypatch):
+    (line,) = re.findall(r"`papermill (.*?)`", (ROOT / "README.md").read_text())
+    shutil.copytree(ROOT / "results/paper/gaussian", tmp_path / "paper/gaussian")
+    monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    words = line.replace("out.ipynb", str(tmp_path / "out.ipynb")).split()
+    command = [sys.executable, "-m", "papermill", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=570)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "paper/gaussian").glob("*.json"))) == 200
+    assert (tmp_path / "paper/claims/07_gaussian.json").exists()
 
 
 @pytest.mark.slow

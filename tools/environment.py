@@ -28,7 +28,7 @@ STATE, LOG, TEMPORARY = (ENVIRONMENT / name for name in ("installed", "install.l
 
 TESTED = ((3, 11), (3, 12), (3, 13))
 # GiB to download, on disk afterwards, and on disk while wheels are unpacked.
-SIZES = {"cuda": (3, 6.5, 12), "cpu": (0.6, 2.4, 4)}
+SIZES = {"cuda": (3, 6.5, 12), "cpu": (0.6, 2, 4)}
 WITH_CUDA = re.compile(r"(torch|torchvision|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==[^ ;\\]*")
 
 
