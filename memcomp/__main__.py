@@ -6,7 +6,12 @@ import sys
 
 from memcomp.records import RecordError
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_FAILED, EXIT_USAGE, EXIT_NOT_PUBLISHED = 1, 2, 3
+PUBLISHED = {
+    True: "complete",
+    False: "readable, but not the published set",
+    None: "readable, and not compared with the published set",
+}
 ROOT_HELP = "folder for both data sets; default $MEMCOMP_DATA, else ./data"
 
 
@@ -23,7 +28,11 @@ def parser():
 
     data = commands.add_parser("data", help="download MNIST and Omniglot, or say what is there")
     data.add_argument("--root", default=os.environ.get("MEMCOMP_DATA") or "data", help=ROOT_HELP)
-    data.add_argument("--check", action="store_true", help="change nothing; fail if something is missing")
+    data.add_argument(
+        "--check",
+        action="store_true",
+        help="change nothing; status 1 if something is missing, 3 if it is not the published set",
+    )
     data.set_defaults(command=_data)
 
     grid = argparse.ArgumentParser(add_help=False)
@@ -70,10 +79,11 @@ def _data(arguments):
 
     states = downloads.check(arguments.root) if arguments.check else downloads.fetch(arguments.root)
     for state in states:
-        print(f"{state.name:10} {'complete' if state.complete else 'incomplete'}: {state.detail}")
+        found = PUBLISHED[state.published] if state.complete else "incomplete"
+        print(f"{state.name:10} {found}: {state.detail}")
     if all(state.complete for state in states):
         print(f"Chapters find them with data_root: {arguments.root}, or with MEMCOMP_DATA={arguments.root}")
-        return 0
+        return 0 if all(state.published for state in states) else EXIT_NOT_PUBLISHED
     print(f"`memcomp data --root {arguments.root}` fetches what is missing")
     return EXIT_FAILED
 
@@ -159,7 +169,8 @@ def main(arguments=None):
     Returns
     -------
     int
-        Exit status: 0 if all went well, 1 if something failed, 2 for a wrong command line.
+        Exit status: 0 if all went well, 1 if something failed, 2 for a wrong command line, 3 if ``memcomp
+        data`` finds data that can be read and are not known to be the published ones.
     """
     chosen = parser().parse_args(arguments)
     try:

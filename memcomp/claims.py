@@ -108,7 +108,10 @@ class Claim:
         for name in ("source", "statement"):
             text = getattr(self, name)
             require(isinstance(text, str) and text.strip(), f"{name} must be a non-empty text; got {text!r}")
-        require(self.statement.count("$") % 2 == 0, f"a dollar sign is missing in {self.statement!r}")
+        for name in ("source", "statement", "paper", "value"):
+            text = getattr(self, name)
+            paired = not isinstance(text, str) or text.count("$") % 2 == 0
+            require(paired, f"a dollar sign is missing in its {name}, {text!r}")
         for name in ("paper", "value", "spread", "standard_error"):
             value = getattr(self, name)
             if isinstance(value, str):
@@ -123,13 +126,14 @@ class Claim:
             require(wide, f"{name} must be a number ≥ 0; got {width!r}")
         one = self.spread is None or self.standard_error is None
         require(one, "give spread or standard_error, not both")
-        counted = self.n is None or (isinstance(self.n, int) and self.n >= 1)
+        number = isinstance(self.n, int) and not isinstance(self.n, bool)
+        counted = self.n is None or (number and self.n >= 1)
         require(counted, f"n must be a positive integer; got {self.n!r}")
         known = self.holds in (None, "undecided", "vacuous") or isinstance(self.holds, bool)
         expected = "True, False, None, 'undecided' or 'vacuous'"
         require(known, f"holds must be {expected}; got {self.holds!r}", TypeError)
         require(self.scale in SCALES, f"scale must be one of {', '.join(SCALES)}; got {self.scale!r}")
-        where = self.same_as is None or re.fullmatch(r"\d\d_[a-z0-9_]+/[a-z0-9-]+", self.same_as)
+        where = self.same_as is None or re.fullmatch(r"\d\d_[a-z0-9_]+/[a-z0-9-]+", str(self.same_as))
         require(where, f"same_as must be 'chapter/id'; got {self.same_as!r}")
 
     @property

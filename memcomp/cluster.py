@@ -8,10 +8,14 @@ import functools
 import inspect
 import logging
 import os
+import sys
+import threading
+import time
 import uuid
 from pathlib import Path
 
 import yaml
+from tqdm import tqdm
 
 from memcomp.lookup import nearest
 
@@ -24,6 +28,45 @@ SETTINGS = {
 }
 DEATH_NOTICE = "its worker process died at every attempt: killed, or out of memory"
 RESUBMIT_SECONDS = 30  # how often it is looked whether a Slurm job has ended
+LOOK_SECONDS = 5  # how often it is looked how many workers there are
+PATIENCE_SECONDS = 60  # after which it is told what is waited for
+
+
+class Waiting:
+    """Says on standard error what is waited for: after a minute, then ever more rarely, at last each hour."""
+
+    def __init__(self, clock=time.monotonic):
+        self.clock, self.since, self.pause = clock, clock(), PATIENCE_SECONDS
+        self.due = self.since + self.pause
+
+    def tell(self, words):
+        """Say `words`, or what they return if they are a function, if it is time to."""
+        now = self.clock()
+        if now < self.due:
+            return
+        minutes = round((now - self.since) / 60)
+        text = words() if callable(words) else words
+        tqdm.write(f"waiting for {minutes} min: {text}", file=sys.stderr)  # not across a progress bar
+        self.pause = min(2 * self.pause, 3600)
+        self.due = now + self.pause
+
+
+@contextlib.contextmanager
+def told(words):
+    """Say by a thread of its own, see `Waiting`, what a call that gives no sign waits for."""
+    over, waiting = threading.Event(), Waiting()
+
+    def watch():
+        while not over.wait(1):
+            waiting.tell(words)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def gpus():
@@ -94,12 +137,20 @@ def connect(workers=None, scheduler=None, slurm=None, *, per_gpu=1, folder=None)
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(settings))
         if scheduler:
-            address = scheduler
+            address, look = scheduler, f"`dask worker {scheduler}` starts one"
         elif slurm:
             address = stack.enter_context(_slurm(Path(slurm), Path(folder)))
+            look = f"`squeue --me` says what the Slurm jobs wait for; what they printed is in {folder}/slurm"
         else:
-            address = stack.enter_context(_local(default_workers(workers, per_gpu), per_gpu and gpus()))
-        yield stack.enter_context(Client(address, timeout="15s"))
+            count = default_workers(workers, per_gpu)
+            with told(
+                f"the {count} worker processes of this machine are starting; it may be busy with others"
+            ):
+                address = stack.enter_context(_local(count, per_gpu and gpus()))
+            look = "all worker processes of this machine have died; is there memory left?"
+        client = stack.enter_context(Client(address, timeout="15s"))
+        client.where_to_look = look  # for `each`, which knows only the client
+        yield client
 
 
 def _local(workers, devices):
@@ -201,17 +252,24 @@ def each(client, function, calls, label):
     """
     from dask.distributed import wait
 
+    look = getattr(client, "where_to_look", "look at the cluster's dashboard")
+    waiting = Waiting()
     run_id = uuid.uuid4().hex[:8]  # so that no scheduler takes this call for one that it has seen before
     queue, flying = list(calls.items()), {}
     try:
         while queue or flying:
             # One call per thread and none waiting behind it: when a worker dies, the scheduler blames
             # every call that it had been given, and would give up on those that never began.
-            while queue and len(flying) < max(1, sum(client.nthreads().values())):
+            threads = sum(client.nthreads().values())
+            if threads:
+                waiting = Waiting()
+            else:
+                waiting.tell(f"no worker has come to compute {label}, {len(calls)} points in all; {look}")
+            while queue and len(flying) < max(1, threads):
                 name, arguments = queue.pop(0)
                 flying[client.submit(function, *arguments, key=f"{label}-{name}-{run_id}", pure=False)] = name
             try:
-                done = wait(list(flying), timeout=5, return_when="FIRST_COMPLETED").done
+                done = wait(list(flying), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED").done
             except TimeoutError:
                 continue  # look again how many workers there are
             for future in done:

@@ -67,6 +67,9 @@ _DRAWN_BY = {}  # the fields of an experiment's configs that its data are drawn 
 
 _NAME = r"[a-z][a-z0-9_]*"
 
+SHOWN = 10  # points that one message names
+LOOK_SECONDS = 0.5  # how often it is looked whether points that others compute are there
+
 
 class RecordError(MemcompError):
     """A stored record cannot be trusted: damaged, renamed, or of several versions at once."""
@@ -90,7 +93,8 @@ class PointsFailed(MemcompError):
         self.keys, self.records = list(failed), found
         total = len(failures) + len(found)
         lines = [f"{len(failures)} of {total} points of {experiment!r} failed; the others are stored:"]
-        lines += [f"  {_canonical_json(config)}: {error}" for config, error, _ in failures]
+        lines += [f"  {_canonical_json(config)}: {error}" for config, error, _ in failures[:SHOWN]]
+        lines += [f"  and {len(failures) - SHOWN} more"] if len(failures) > SHOWN else []
         super().__init__("\n".join(lines))
 
 
@@ -357,8 +361,14 @@ def read(path):
     """
     path = pathlib.Path(path)
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(path.read_bytes(), object_pairs_hook=_without_doubles)
         problem = _problem(record, path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror})"
+    except RecursionError:
+        problem = "it is not readable as JSON (it is nested too deeply)"
     except ValueError as error:  # no UTF-8, no JSON
         problem = f"it is not readable as JSON ({error})"
     if problem:
@@ -368,6 +378,39 @@ def read(path):
             f"restore it with: git checkout -- {shown}"
         )
     return record
+
+
+def _without_doubles(pairs):
+    """Make a JSON object a dict; of a name that stands twice the checksum would see only the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return found
+
+
+_KINDS = {
+    **dict.fromkeys(("key", "experiment", "profile"), str),
+    **{"version": int, "config": dict, "given": list, "metrics": dict},
+    **{"data": dict | None, "provenance": dict},
+}
+_DATA_KINDS = {"source": str}
+_ORIGIN_KINDS = {
+    **{"created": str, "commit": str | None, "dirty": bool | None},
+    **{"device": str, "threads": int, "seconds": int | float},
+}
+
+
+def _misfit(content, kinds, where=""):
+    """Name an entry that is missing or of another kind than what reads records expects; None if all fit."""
+    for name, kind in kinds.items():
+        if name not in content:
+            return f"it lacks {where}{name}"
+        value = content[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, bool | None)):
+            shown = getattr(kind, "__name__", str(kind).replace("None", "null"))
+            return f"{where}{name} is {json.dumps(value)[:40]} where {shown} was expected"
+    return None
 
 
 def _problem(record, path):
@@ -380,6 +423,13 @@ def _problem(record, path):
     try:
         if record["checksum"] != _checksum(record):
             return "its checksum does not match its content"
+        misfit = (
+            _misfit(record, _KINDS)
+            or (record["data"] is not None and _misfit(record["data"], _DATA_KINDS, "data."))
+            or _misfit(record["provenance"], _ORIGIN_KINDS, "provenance.")
+        )
+        if misfit or not record["metrics"]:
+            return misfit or "it has no metrics"
         key = _hash(record["experiment"], record["version"], record["config"], record["given"])
     except (TypeError, ValueError, KeyError) as error:
         return f"its content is not that of a record ({error})"
@@ -424,6 +474,19 @@ def load(experiment, profile="quick", root=None, version=None):
     return [record for record in found if version is None or record["version"] == version]
 
 
+def _make_writable(folder):
+    """Make a folder of records; find out before anything is computed that nothing could be stored."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(1 << 20))
+    except OSError as error:
+        raise OSError(
+            f"records cannot be stored in {folder}: {error.strerror}. Make room or make it writable, or set "
+            "MEMCOMP_RESULTS to a folder that is"
+        ) from error
+
+
 def _read_all(paths):
     """Read records, with the defaults of fields that are younger; report all damaged ones at once."""
     found, problems = [], []
@@ -460,10 +523,29 @@ def _lock(path):
         # No locks on this file system: a point may be computed twice, and nothing worse.
         warnings.warn(f"cannot lock in {path.parent}: {error.strerror}", stacklevel=2)
     try:
+        if lock.is_locked:
+            # For whoever waits. On a full disk this fails, before a point is computed that cannot be stored.
+            now = datetime.datetime.now(datetime.UTC).isoformat(sep=" ", timespec="minutes")
+            path.write_text(f"process {os.getpid()} on {platform.node()} since {now}\n")
         yield True
     finally:
         path.unlink(missing_ok=True)  # while it is held, so that no other process can be holding this file
         lock.release()
+
+
+def _holders(folder, keys):
+    """Say which locks are waited for, and what their holders wrote into them."""
+    lines = []
+    for key in list(keys)[:SHOWN]:
+        with contextlib.suppress(OSError):  # it is free by now
+            path = folder / f".{key}.lock"
+            lines.append(
+                f"  {os.path.relpath(path)}: {path.read_text().strip() or 'a process that does not say'}"
+            )
+    more = [f"  and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else []
+    head = f"{len(keys)} points of this grid are being computed by other processes, which hold"
+    last = "Their records will be taken; if such a process hangs, end it, and its point is computed here"
+    return "\n".join([head, *lines, *more, last])
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -682,7 +764,9 @@ def collect(
     ------
     RecordError
         If a stored record of this grid is damaged (unless ``recompute``); nothing is computed then. If
-        records of the grid name the same data source and were computed from different data.
+        records of the grid name the same data source and come from different data, as soon as that shows.
+    OSError
+        If records cannot be stored; nothing is computed then.
     PointsFailed
         After all other points are stored, if some failed: by an error, a metric that is not finite, or a
         process that died again and again.
@@ -713,9 +797,18 @@ def collect(
     if not recompute:
         stored = [path for key in points if (path := folder / f"{key}.json").exists()]
         found = {record["key"]: record for record in _read_all(stored)}
-    failures = {}
+    failures, seen = {}, {}
+    _refuse(_different_data(found.values(), seen), folder)
     if missing := {key: config for key, config in points.items() if key not in found}:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_writable(folder)
+        data_of = getattr(getattr(run, "func", run), "data_of", None)
+        if found and data_of:
+            # Before hours of training: do the points still missing come from the data of those stored?
+            key, config = next(iter(missing.items()))
+            planned = {"key": key, "experiment": name, "config": plain_config(config)}
+            with contextlib.suppress(RuntimeError):  # the workers may see data that this machine does not
+                planned["data"] = data_of(config, **getattr(run, "keywords", {}))
+                _refuse(_different_data([planned], seen), folder)
         threads = 1 if client is None else None
         job = _Job(name, version, profile, str(folder), recompute, _code_state(), threads)
         bar = tqdm(total=len(points), initial=len(found), desc=name, unit="point", disable=not progress)
@@ -725,20 +818,25 @@ def collect(
                     found[key] = content
                     if not (folder / f"{key}.json").exists():  # the worker had no access to our folder
                         _write_record(folder / f"{key}.json", content)
+                    _refuse(_different_data([content], seen), folder)
                 else:
                     failures[key] = plain_config(points[key]), *content
                     bar.set_postfix_str(f"{len(failures)} failed")
                 bar.update()
     if failures:
         raise PointsFailed(name, failures, [found[key] for key in points if key in found])
-    result = [found[key] for key in keys]
-    if different := _different_data(result):
+    return [found[key] for key in keys]
+
+
+def _refuse(different, folder):
+    """Raise if records of one grid do not belong together."""
+    if different:
         raise RecordError(
-            f"{different}. Give data_root=… or MEMCOMP_DATA the data that the stored records come from, keep "
-            "the new ones under another profile, or compute all again (recompute=True). If each point draws "
-            "its own data, name the fields that it draws by in @records.experiment(…, drawn_by=…)"
+            f"{different}. Give data_root=… or MEMCOMP_DATA the data that the stored records come from and "
+            f"delete the others in {os.path.relpath(folder)}, keep the new ones under another profile, or "
+            "compute all again (recompute=True). If each point draws its own data, name the fields that it "
+            "draws by in @records.experiment(…, drawn_by=…)"
         )
-    return result
 
 
 def identify(run):
@@ -776,7 +874,7 @@ def _outcomes(run, missing, job, client, workers):
         if client is None and workers != 0:
             count = min(workers or cluster.cores(), len(missing))
             client = stack.enter_context(cluster.connect(count, per_gpu=0, folder=runs_folder()))
-        todo = missing
+        todo, waiting = missing, cluster.Waiting()
         while todo:
             busy = {}
             for key, status, content in _compute_all(run, todo, job, client):
@@ -784,9 +882,11 @@ def _outcomes(run, missing, job, client, workers):
                     busy[key] = missing[key]
                 else:
                     yield key, status, content
+                    waiting = cluster.Waiting()
             todo = busy
             if todo:
-                time.sleep(0.5)
+                waiting.tell(functools.partial(_holders, pathlib.Path(job.folder), todo))
+                time.sleep(LOOK_SECONDS)
 
 
 def _compute_all(run, todo, job, client):
@@ -930,9 +1030,12 @@ def describe(records):
     )
 
 
-def _different_data(found):
-    """Say which records of one source and the same draw were computed from different data; None if none."""
-    seen = {}
+def _different_data(found, seen=None):
+    """Say which records of one source and the same draw were computed from different data; None if none.
+
+    ``seen`` holds a record of each draw, and those of earlier calls with it.
+    """
+    seen = {} if seen is None else seen
     for record in found:
         data, fields = record["data"] or {}, _DRAWN_BY.get(record["experiment"])
         if "sha256" not in data or fields is None:
@@ -941,8 +1044,8 @@ def _different_data(found):
         first = seen.setdefault(draw, record)
         if first["data"]["sha256"] != data["sha256"]:
             return (
-                f"{first['key']} and {record['key']} name the same source, {data['source']!r}, and were "
-                f"computed from different data, SHA-256 {first['data']['sha256'][:10]}… and "
+                f"{first['key']} and {record['key']} name the same source, {data['source']!r}, and "
+                f"come from different data, SHA-256 {first['data']['sha256'][:10]}… and "
                 f"{data['sha256'][:10]}…"
             )
     return None

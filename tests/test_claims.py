@@ -62,7 +62,12 @@ def test_verdicts():
     [
         ({"id": "Not An Id"}, ValueError, "lower-case words joined by hyphens"),
         ({"source": " "}, ValueError, "source must be a non-empty text"),
-        ({"statement": "costs 5$"}, ValueError, "dollar sign is missing"),
+        ({"statement": "costs 5$"}, ValueError, "dollar sign is missing in its statement"),
+        ({"source": "Claim $n"}, ValueError, "dollar sign is missing in its source"),
+        ({"paper": "$d/2"}, ValueError, "dollar sign is missing in its paper"),
+        ({"value": "$d$ and $s"}, ValueError, "dollar sign is missing in its value"),
+        ({"n": True}, ValueError, "n must be a positive integer; got True"),
+        ({"same_as": 7}, ValueError, "same_as must be 'chapter/id'; got 7"),
         ({"value": float("nan")}, ValueError, "value is nan"),
         ({"value": np.inf}, ValueError, "value is inf"),
         ({"value": [1]}, TypeError, "value must be a number or a short text"),

@@ -1,11 +1,14 @@
 """`memcomp data`: what is there is told, what is missing or damaged is fetched, from a server on loopback."""
 
+import errno
 import functools
 import gzip
 import hashlib
 import http.server
 import io
+import os
 import shutil
+import socket
 import threading
 import zipfile
 
@@ -26,14 +29,17 @@ def idx(array):
 def mnist_archives():
     for prefix, count in (("train", 60_000), ("t10k", 10_000)):
         labels = np.arange(count, dtype=np.uint8) % 10
-        pixels = np.broadcast_to(labels[:, None, None], (count, 28, 28))
-        yield f"{prefix}-images-idx3-ubyte.gz", gzip.compress(idx(np.ascontiguousarray(pixels)), 1)
+        pixels = np.zeros((count, 28, 28), np.uint8)
+        pixels[:, 14] = 100 + labels[:, None]
+        yield f"{prefix}-images-idx3-ubyte.gz", gzip.compress(idx(pixels), 1)
         yield f"{prefix}-labels-idx1-ubyte.gz", gzip.compress(idx(labels), 1)
 
 
 def omniglot_archive(characters):
     drawing = io.BytesIO()
-    Image.new("1", (105, 105), 1).save(drawing, "png")
+    paper = np.full((105, 105), 255, np.uint8)
+    paper[50:60, 20:80] = 0
+    Image.fromarray(paper).save(drawing, "png")
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for character in range(characters):
@@ -86,6 +92,9 @@ def server(tmp_path, monkeypatch, archives):
         monkeypatch.setattr(Omniglot, "download_url_prefix", address)
         monkeypatch.setattr(Omniglot, "zips_md5", {"images_background": md5["images_background.zip"]})
         monkeypatch.setattr(downloads, "OMNIGLOT_CLASSES", 12)
+        content = {name.removesuffix(".gz"): gzip.decompress(archives[name]) for name, _ in MNIST.resources}
+        published = {name: hashlib.sha256(whole).hexdigest() for name, whole in content.items()}
+        monkeypatch.setattr(downloads, "PUBLISHED", published)
         clear_caches()
         yield folder, asked
         httpd.shutdown()
@@ -143,6 +152,98 @@ def test_one_changed_pixel_is_noticed_and_mended(server, tmp_path):
     assert not state.complete
     assert "differs from its archive" in state.detail
     assert downloads.fetch(root)[0].complete
+
+
+@pytest.fixture
+def mnist(server, tmp_path):
+    """Return the folder of MNIST, unpacked, and without its archives."""
+    root = tmp_path / "data"
+    downloads.fetch(root)
+    for archive in (root / "MNIST/raw").glob("*.gz"):
+        archive.unlink()
+    clear_caches()
+    return root / "MNIST/raw"
+
+
+def test_content_is_compared_and_not_only_its_size(server, mnist):
+    """No archive lies beside it, and the file is as long as it should be."""
+    _, asked = server
+    root, path = mnist.parents[1], mnist / "train-images-idx3-ubyte"
+    assert downloads.check(root)[0].published
+    content = bytearray(path.read_bytes())
+    content[-392] ^= 1
+    path.write_bytes(content)
+    clear_caches()
+    state = downloads.check(root)[0]
+    assert (state.complete, state.published) == (True, False)
+    assert "the content of train-images-idx3-ubyte differs" in state.detail
+    assert "Records name its checksum" in state.detail
+    asked.clear()
+    assert not downloads.fetch(root)[0].published
+    assert path.read_bytes() == content  # what a person put there is not replaced unasked
+    assert not asked
+    path.unlink()
+    clear_caches()
+    assert downloads.fetch(root)[0].published
+    assert set(asked) == {"/train-images-idx3-ubyte.gz"}
+
+
+def test_what_cannot_be_digits_is_replaced(mnist):
+    root, path = mnist.parents[1], mnist / "train-labels-idx1-ubyte"
+    path.write_bytes(idx(np.zeros(60_000, np.uint8)))
+    clear_caches()
+    assert "holds no label 1" in downloads.check(root)[0].detail
+    assert downloads.fetch(root)[0].published
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_files_packed_again_are_the_published_ones(mnist, beside):
+    """Whoever packs them gets other bytes: only what comes out counts."""
+    root = mnist.parents[1]
+    for path in [path for path in mnist.iterdir() if path.suffix != ".gz"]:
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes(), 2))
+        if not beside:
+            path.unlink()
+    assert downloads.check(root)[0].published
+
+
+def test_omniglot_is_compared_with_its_archive_if_that_is_there(server, tmp_path):
+    root = tmp_path / "data"
+    assert downloads.fetch(root)[1].published
+    first = root / "omniglot-py/images_background/Greek/character00/0000_00.png"
+    whole = first.read_bytes()
+    with Image.open(first) as drawing:
+        drawing.transpose(Image.Transpose.ROTATE_90).save(first)
+    clear_caches()
+    state = downloads.check(root)[1]
+    assert not state.complete
+    assert "character00/0000_00.png differs from its archive" in state.detail
+    first.write_bytes(whole)
+    (root / "omniglot-py/images_background.zip").unlink()
+    clear_caches()
+    state = downloads.check(root)[1]
+    assert (state.complete, state.published) == (True, None)
+    assert "images_background.zip, with which to compare them, is not there" in state.detail
+
+
+def test_a_server_that_falls_silent_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(downloads, "STALLED_SECONDS", 0.2)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+        with pytest.raises(ConnectionError, match="timed out"):
+            downloads.fetch(tmp_path / "data")
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_does_not_take_it_is_not_blamed_on_the_connection(monkeypatch, tmp_path, reason):
+    def refuse(*_, **__):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(downloads, "download_url", refuse)
+    with pytest.raises(OSError, match=os.strerror(reason)):
+        downloads.fetch(tmp_path / "data")
 
 
 def test_a_partial_omniglot_is_told_and_completed(server, tmp_path):

@@ -2,7 +2,10 @@
 
 import dataclasses
 import gzip
+import io
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +37,7 @@ def fake_mnist(tmp_path):
     """A root with a test split of the right form."""
     rng = np.random.default_rng(0)
     raw = tmp_path / "MNIST" / "raw"
-    pixels = rng.integers(0, 256, (10_000, 28, 28), dtype=np.uint8)
+    pixels = rng.integers(0, 200, (10_000, 28, 28), dtype=np.uint8)
     write_idx(raw / "t10k-images-idx3-ubyte", pixels)
     write_idx(raw / "t10k-labels-idx1-ubyte", np.arange(10_000) % 10)
     return tmp_path, raw, pixels
@@ -90,10 +93,10 @@ def test_one_call_clears_every_cache(fake_mnist):
     root, raw, pixels = fake_mnist
     before, _ = images.load("mnist", "test", root)
     embedded, _ = images.load("embedded", "test")
-    write_idx(raw / "t10k-images-idx3-ubyte", 255 - pixels)
+    write_idx(raw / "t10k-images-idx3-ubyte", pixels // 2)
     assert images.load("mnist", "test", root)[0] is before
     clear_caches()
-    assert (images.load("mnist", "test", root)[0] == 255 - before).all()
+    assert (images.load("mnist", "test", root)[0] == before // 2).all()
     assert images.load("embedded", "test")[0] is not embedded
 
 
@@ -211,15 +214,41 @@ def cut_zip(path):
     path.unlink()
 
 
+def spoil_zip(path):
+    packed = bytearray(gzip.compress(path.read_bytes(), 1))
+    packed[1000:1100] = b"\xff" * 100
+    path.with_name(path.name + ".gz").write_bytes(packed)
+    path.unlink()
+
+
+def dangle(path):
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def make_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def make_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (Path.unlink, "does not exist"),
         (cut, "holds 7,839,916 bytes where 7,840,016 were expected"),
-        (lengthen, "7,840,017"),
+        (lengthen, "holds more bytes where 7,840,016 were expected"),
         (scramble, "not the idx file expected"),
         (empty, "not the idx file expected"),
         (cut_zip, "cannot be read"),
+        (spoil_zip, "cannot be read"),
+        (dangle, "is a link to what does not exist"),
+        (make_folder, "is a folder"),
+        (make_pipe, "is no regular file"),
     ],
 )
 def test_damaged_mnist_names_the_file_and_the_remedy(fake_mnist, damage, words):
@@ -231,6 +260,42 @@ def test_damaged_mnist_names_the_file_and_the_remedy(fake_mnist, damage, words):
     assert "t10k-images-idx3-ubyte" in str(error.value)
     assert words in str(error.value)
     assert f"memcomp data --root {root}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (
+            lambda pixels: np.where(np.arange(10_000)[:, None, None] < 5000, pixels, 0),
+            "5,000 of its 10,000 .*",
+        ),
+        (lambda pixels: np.full_like(pixels, 7), "10,000 of its 10,000 images are blank, first number 0"),
+        (lambda pixels: 255 - pixels, "black digits on white"),
+    ],
+)
+def test_images_that_no_digit_can_be_are_refused(fake_mnist, pixels, words):
+    """They have the size of a whole file: nothing but their content tells."""
+    root, raw, whole = fake_mnist
+    write_idx(raw / "t10k-images-idx3-ubyte", pixels(whole))
+    digits.mnist.cache_clear()
+    with pytest.raises(DataError, match=f"t10k-images-idx3-ubyte holds .*{words}"):
+        images.load("mnist", "test", root)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.zeros(10_000), "holds no label 1 and no label 2 .*and no label 9"),
+        (np.arange(10_000) % 9, "holds no label 9"),
+        (np.arange(10_000) % 11, "holds labels above 9"),
+    ],
+)
+def test_labels_that_are_not_those_of_ten_digits_are_refused(fake_mnist, labels, words):
+    root, raw, _ = fake_mnist
+    write_idx(raw / "t10k-labels-idx1-ubyte", labels)
+    digits.mnist.cache_clear()
+    with pytest.raises(DataError, match=f"t10k-labels-idx1-ubyte {words}"):
+        images.load("mnist", "test", root)
 
 
 def test_swapped_files_are_noticed(fake_mnist):
@@ -272,7 +337,7 @@ def test_damaged_omniglot_names_the_file_and_the_remedy(fake_omniglot):
     for content in (whole[:60], b"", b"no image"):
         path.write_bytes(content)
         glyphs.omniglot.cache_clear()
-        with pytest.raises(DataError, match=r"07\.png is not a readable image.*memcomp data"):
+        with pytest.raises(DataError, match=r"07\.png is not a readable PNG image.*memcomp data"):
             images.load("omniglot", root=root)
     path.unlink()
     with pytest.raises(DataError, match="character02 holds 19 drawings where 20"):
@@ -293,14 +358,130 @@ def test_too_few_classes_and_wrong_folder(fake_omniglot, tmp_path):
     (background / "Script1" / "character02").rmdir()
     with pytest.raises(DataError, match="9 characters where at least 10"):
         images.load("omniglot", root=root)
-    with pytest.raises(DataError, match="images_evaluation is not a folder"):
+    with pytest.raises(DataError, match=r"images_evaluation is not a folder.*background=False"):
         images.load("omniglot", "test", root)
 
 
+def test_what_systems_and_editors_hide_is_no_class_and_no_drawing(fake_omniglot):
+    root, background = fake_omniglot
+    before, labels = images.load("omniglot", root=root)
+    omniglot_character(background / ".git" / "character00", drawings=3)
+    omniglot_character(background / "__MACOSX" / "character00")
+    omniglot_character(background / "Script0" / ".ipynb_checkpoints", drawings=1)
+    omniglot_character(background / "Script1" / "__pycache__", drawings=1)
+    (background / "Script0" / "character00" / "._00.png").write_bytes(b"x")
+    (background / "Script0" / "character00" / ".ipynb_checkpoints").mkdir()
+    (background / "Script0" / "Thumbs.db").write_bytes(b"x")
+    glyphs.omniglot.cache_clear()
+    again, same = images.load("omniglot", root=root)
+    assert (again == before).all()
+    assert (same == labels).all()
+
+
+@pytest.mark.parametrize("place", ["Script2", "Script0/character09", "Script0/character00/00.png"])
+def test_a_link_to_nowhere_is_not_passed_over(fake_omniglot, place):
+    root, background = fake_omniglot
+    (background / place).unlink(missing_ok=True)
+    (background / place).symlink_to("nowhere")
+    glyphs.omniglot.cache_clear()
+    with pytest.raises(DataError, match=f"{Path(place).name} is a link to what does not exist"):
+        images.load("omniglot", root=root)
+
+
+def redraw(background, draw):
+    """Replace a drawing by what `draw` makes of the ink, True where it is black."""
+    path = background / "Script0" / "character00" / "00.png"
+    with Image.open(path) as whole:
+        draw(np.asarray(whole) < 128).save(path, "png")
+    glyphs.omniglot.cache_clear()
+
+
+def colours(ink, black, white):
+    return Image.fromarray(np.where(ink[..., None], black, white).astype(np.uint8), "RGBA").copy()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda ink: colours(ink, (0, 0, 0, 255), (0, 0, 0, 0)),  # black on what is transparent
+        lambda ink: colours(ink, (0, 0, 0, 255), (255, 255, 255, 255)),
+        lambda ink: Image.fromarray(~ink),
+        lambda ink: colours(ink, (0, 0, 0, 255), (255, 255, 255, 0)).convert("LA"),
+        lambda ink: Image.fromarray(~ink).convert("P"),
+        lambda ink: Image.fromarray(~ink).convert("RGB"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:'mode' parameter:DeprecationWarning")
+def test_a_drawing_is_the_same_in_every_usual_kind_of_image(fake_omniglot, draw):
+    root, background = fake_omniglot
+    before = images.load("omniglot", root=root)[0][0]
+    redraw(background, draw)
+    assert (images.load("omniglot", root=root)[0][0] == before).all()
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda ink: Image.fromarray(ink), r"00\.png is white on black: expected is a black drawing"),
+        (lambda ink: Image.fromarray(ink & False), r"00\.png is white on black"),
+        (lambda ink: Image.fromarray(ink | True), r"00\.png shows no ink"),
+        (lambda ink: colours(ink, (255, 255, 255, 255), (0, 0, 0, 0)), r"00\.png shows no ink"),
+        (lambda ink: Image.new("RGBA", (105, 105)), r"00\.png shows no ink"),
+        (
+            lambda ink: Image.fromarray(ink.astype(np.uint16) * 60000),
+            r"00\.png has pixels of the kind 'I;16'",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:'mode' parameter:DeprecationWarning")
+def test_a_drawing_that_would_be_read_wrongly_is_refused(fake_omniglot, draw, words):
+    root, background = fake_omniglot
+    redraw(background, draw)
+    with pytest.raises(DataError, match=words):
+        images.load("omniglot", root=root)
+
+
+def huge_png(side):
+    """A PNG image that says that it is huge; its one line of pixels is small."""
+
+    def chunk(kind, content):
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+
+
+def jpeg():
+    content = io.BytesIO()
+    Image.new("L", (105, 105), 255).save(content, "jpeg")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda: huge_png(30_000), "is not a readable PNG image .*900000000 pixels"),
+        (lambda: huge_png(11_000), "is not a readable PNG image .*121000000 pixels"),
+        (lambda: huge_png(2_000), r"is \(2000, 2000\) pixels where \(105, 105\)"),
+        (lambda: huge_png(105), "is not a readable PNG image"),
+        (jpeg, "is not a readable PNG image"),
+    ],
+)
+def test_a_huge_or_foreign_picture_is_refused_without_reading_it(fake_omniglot, content, words):
+    root, background = fake_omniglot
+    (background / "Script0" / "character00" / "00.png").write_bytes(content())
+    glyphs.omniglot.cache_clear()
+    with pytest.raises(DataError, match=rf"00\.png {words}"):
+        images.load("omniglot", root=root)
+
+
 def test_provenance_tells_pools_apart(fake_mnist):
-    root, raw, _ = fake_mnist
-    write_idx(raw / "train-images-idx3-ubyte", np.zeros((60_000, 28, 28), np.uint8))
-    write_idx(raw / "train-labels-idx1-ubyte", np.zeros(60_000))
+    root, raw, pixels = fake_mnist
+    write_idx(raw / "train-images-idx3-ubyte", np.tile(pixels, (6, 1, 1)))
+    write_idx(raw / "train-labels-idx1-ubyte", np.arange(60_000) % 10)
     digits.mnist.cache_clear()
     first = images.provenance("mnist", root)
     changed = bytearray((raw / "t10k-images-idx3-ubyte").read_bytes())

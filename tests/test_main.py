@@ -30,6 +30,24 @@ def test_data_check_says_what_is_there_and_fails_if_something_is_missing(states,
     assert not states
 
 
+@pytest.mark.parametrize(
+    ("published", "words"),
+    [
+        (False, "mnist      readable, but not the published set: one pixel"),
+        (None, "mnist      readable, and not compared with the published set: one pixel"),
+    ],
+)
+def test_data_that_are_not_known_to_be_the_published_ones_have_a_status(
+    published, words, monkeypatch, capsys
+):
+    found = [downloads.State("mnist", True, "one pixel", published), downloads.State("omniglot", True, "all")]
+    monkeypatch.setattr(downloads, "check", lambda root: found)
+    assert main(["data", "--check"]) == 3
+    assert words in capsys.readouterr().out
+    found.append(downloads.State("more", False, "half of it"))
+    assert main(["data", "--check"]) == 1
+
+
 def test_data_fetches_into_the_root(states, capsys):
     assert main(["data", "--root", "somewhere"]) == 0
     assert states == ["somewhere"]

@@ -1,14 +1,18 @@
 """What a record says, when it is refused, and what `collect` computes; killed processes are next door."""
 
+import contextlib
 import dataclasses
+import errno
 import functools
 import getpass
+import itertools
 import json
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import threading
 
 import hypothesis.strategies as st
 import numpy as np
@@ -16,7 +20,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from memcomp import records
+from memcomp import cluster, records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,6 +318,12 @@ def edited(record, path, **changes):
     path.write_text(json.dumps({**record, **changes}))
 
 
+def signed(record, path, **changes):
+    """Write a record that was changed, with the checksum of its new content."""
+    changed = {**record, **changes}
+    edited(changed, path, checksum=records._checksum(changed))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -328,6 +338,27 @@ def edited(record, path, **changes):
         (lambda r, p: edited(r, p, note="hello"), "unknown field 'note'"),
         (lambda r, p: p.write_bytes(b"\xff\xfe"), "not readable as JSON"),
         (lambda r, p: edited(r, p, config=None, checksum="0"), "checksum does not match"),
+        (
+            lambda r, p: p.write_text(p.read_text().replace('"metrics": {', '"metrics": {"loss": 0, ', 1)),
+            "the name 'loss' stands twice",
+        ),
+        (
+            lambda r, p: p.write_text(p.read_text().replace("{", '{"config": {"x": 9},', 1)),
+            "the name 'config' stands twice",
+        ),
+        (lambda r, p: p.write_text("[" * 100_000), "nested too deeply"),
+        (lambda r, p: p.write_text('{"a":' * 100_000), "nested too deeply"),
+        (lambda r, p: signed(r, p, metrics=None), "metrics is null where dict was expected"),
+        (lambda r, p: signed(r, p, metrics={}), "no metrics"),
+        (lambda r, p: signed(r, p, metrics=[0.5]), "metrics is .* where dict"),
+        (lambda r, p: signed(r, p, config=None), "config is null where dict"),
+        (lambda r, p: signed(r, p, version=True), "version is true where int"),
+        (lambda r, p: signed(r, p, provenance={}), r"lacks provenance\.created"),
+        (lambda r, p: signed(r, p, provenance=r["provenance"] | {"seconds": "9"}), "provenance.seconds is"),
+        (lambda r, p: signed(r, p, provenance=r["provenance"] | {"device": None}), "provenance.device is"),
+        (lambda r, p: signed(r, p, data={}), r"lacks data\.source"),
+        (lambda r, p: signed(r, p, data=[]), r"data is \[\] where dict \| null"),
+        (lambda r, p: (p.unlink(), p.mkdir()), "it cannot be read"),
     ],
 )
 def test_damage_is_told_with_the_way_to_mend_it(stored, tmp_path, change, message):
@@ -341,8 +372,9 @@ def test_damage_is_told_with_the_way_to_mend_it(stored, tmp_path, change, messag
     with pytest.raises(records.RecordError, match=message):
         records.load("toy", root=tmp_path)
     assert collect(toy, [GRID[0], GRID[2]], root=tmp_path) == [stored[0], stored[2]]  # others still serve
-    collect(toy, GRID, root=tmp_path, recompute=True)
-    assert len(collect(toy, GRID, root=tmp_path)) == 3
+    if path.is_file():
+        collect(toy, GRID, root=tmp_path, recompute=True)
+        assert len(collect(toy, GRID, root=tmp_path)) == 3
 
 
 def test_all_damaged_records_are_told_at_once(stored, tmp_path):
@@ -383,6 +415,79 @@ def test_strangers_in_the_folder_are_ignored(stored, tmp_path):
     for name in (".0123456789abcdef.json.xyz.tmp", ".0123456789abcdef.lock", "notes.txt", ".DS_Store"):
         (folder / name).write_text("{")
     assert len(records.load("toy", root=tmp_path)) == 3
+
+
+# What is waited for
+
+
+def test_what_is_waited_for_is_told_after_a_minute_and_then_rarely(capsys):
+    now = [0.0]
+    waiting = cluster.Waiting(clock=lambda: now[0])
+    told = []
+    for now[0] in range(0, 4 * 3600, 5):
+        waiting.tell(lambda: told.append(now[0]) or "a friend")
+    assert told[:4] == [60, 180, 420, 900]
+    assert 8 <= len(told) <= 11
+    assert {late - early for early, late in itertools.pairwise(told[-3:])} == {3600}
+    assert capsys.readouterr().err.startswith("waiting for 1 min: a friend\nwaiting for 3 min: a friend\n")
+
+
+def test_waiting_for_points_of_others_is_told_with_who_has_them(stored, tmp_path, monkeypatch):
+    """The other process is this one, through locks of its own; it lets go once it has been told of."""
+    folder = tmp_path / "quick" / "toy"
+    locks = contextlib.ExitStack()
+    for record in stored[:2]:
+        (folder / f"{record['key']}.json").unlink()
+        assert locks.enter_context(records._lock(folder / f".{record['key']}.lock"))
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0)  # nothing here depends on how fast the machine is
+    monkeypatch.setattr(records, "LOOK_SECONDS", 0)
+    told = []
+
+    def write(text, file):
+        told.append(text)
+        locks.close()
+
+    monkeypatch.setattr(cluster.tqdm, "write", write)
+    assert len(collect(toy, GRID, root=tmp_path)) == 3
+    assert "2 points of this grid are being computed by other processes" in told[0]
+    assert f".{stored[0]['key']}.lock: process {os.getpid()} on " in told[0]
+    assert "end it" in told[0]
+    assert not [path.name for path in folder.iterdir() if path.suffix != ".json"]
+
+
+def test_a_call_that_gives_no_sign_is_told_of_by_a_thread(monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0)
+    said = threading.Event()
+    monkeypatch.setattr(cluster.tqdm, "write", lambda text, file: said.set())
+    with cluster.told("godot"):
+        assert said.wait(60)
+
+
+# A folder that takes nothing
+
+
+def test_a_folder_that_takes_nothing_is_told_before_anything_is_computed(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @records.experiment("toy", version=3)
+    def never(config):
+        raise AssertionError("computed though it cannot be stored")
+
+    (tmp_path / "quick").write_text("a file where a folder belongs")
+    with pytest.raises(OSError, match=r"cannot be stored in .*MEMCOMP_RESULTS"):
+        collect(never, GRID, root=tmp_path)
+    monkeypatch.setattr(records.tempfile, "TemporaryFile", full)
+    with pytest.raises(OSError, match=r"cannot be stored in .*No space left"):
+        collect(never, GRID, root=tmp_path / "other")
+
+
+def test_many_failures_do_not_fill_the_screen(tmp_path):
+    with pytest.raises(records.PointsFailed) as caught:
+        collect(picky, [{"x": 1, "seed": seed} for seed in range(40)], root=tmp_path)
+    assert len(str(caught.value).splitlines()) == 12
+    assert str(caught.value).endswith("  and 30 more")
+    assert len(caught.value.failures) == 40
 
 
 # A process that dies while it writes: it kills itself at the worst moments
@@ -540,8 +645,48 @@ def test_records_of_one_grid_from_different_data_are_refused(tmp_path):
     second = records.load("sourced", root=tmp_path)
     assert "do not belong together" in records.describe(second)
     assert "do not belong together" not in records.describe(first)
+    computed = []
+
+    @records.experiment("sourced", version=1)
+    def watched(config):
+        computed.append(config)
+        return sourced(config)
+
+    with pytest.raises(records.RecordError, match="different data"):
+        collect(watched, [*both, {"source": "MNIST", "x": 3}], root=tmp_path)
+    assert not computed  # what is stored does not belong together already
     collect(other, both, root=tmp_path, recompute=True)
     collect(other, [{"source": "Omniglot"}, *both], root=tmp_path)
+
+
+def test_different_data_are_told_at_the_first_point_not_after_the_last(tmp_path):
+    grid = [{"source": "MNIST", "x": x} for x in range(4)]
+    collect(sourced, grid[:1], root=tmp_path)
+    with pytest.raises(records.RecordError, match="different data"):
+        collect(functools.partial(sourced, content="b"), grid, root=tmp_path)
+    assert len(records.load("sourced", root=tmp_path)) == 2
+
+
+def test_different_data_are_told_before_hours_of_training_where_they_are_at_hand(tmp_path):
+    grid = [{"source": "MNIST", "x": x} for x in range(2)]
+    collect(sourced, grid[:1], root=tmp_path)
+
+    @records.experiment("sourced", version=1)
+    def never(config, content):
+        raise AssertionError("computed though its data are known to be others")
+
+    never.data_of = lambda config, content: {"source": "MNIST", "sha256": content}
+    with pytest.raises(records.RecordError, match="different data"):
+        collect(functools.partial(never, content="b"), grid, root=tmp_path)
+    with pytest.raises(records.PointsFailed, match="computed though"):
+        collect(functools.partial(never, content="a"), grid, root=tmp_path)
+
+    def absent(config, content):
+        raise RuntimeError("the data are on the workers only")
+
+    never.data_of = absent
+    with pytest.raises(records.PointsFailed, match="computed though"):
+        collect(functools.partial(never, content="b"), grid, root=tmp_path)
 
 
 def test_points_that_draw_their_own_data_may_differ(tmp_path):

@@ -8,7 +8,8 @@ indices into it (:mod:`memcomp.triplets`). :func:`load` knows these names:
                label are held out (``test``, 1,000 images), the first 400 are ``train`` (4,000 images).
 ``mnist``      MNIST in torchvision's layout under the data root: 60,000 ``train``, 10,000 ``test``.
 ``omniglot``   Omniglot's drawings in torchvision's layout: the background set is ``train``, the evaluation
-               set ``test``. A label is the index of the character's folder in sorted order.
+               set ``test``. A label is the index of the character's folder in sorted order; folders whose
+               names begin with a dot or ``__`` are none.
 ``glyphs``     a stand-in for Omniglot that needs no file: characters of six scripts from DejaVu Sans (the
                font that ships with Matplotlib), 20 distorted renderings each. ``train`` only.
 =============  ==============================================================================================
@@ -92,7 +93,8 @@ def load(name, split="train", root=None):
     ValueError
         If the name or the split does not exist.
     memcomp.data.store.DataError
-        If a file is missing, truncated or not what it should be.
+        If a file is missing, truncated or not what it should be: images without ink, for example, or labels
+        that do not occur. Whether the content is the published one is what ``memcomp data --check`` says.
 
     Examples
     --------

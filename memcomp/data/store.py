@@ -19,6 +19,15 @@ def damaged(root, path, what):
     return DataError(f"{path} {what}; `memcomp data --root {root}` replaces it")
 
 
+def no_file(path):
+    """Say why a path is no file that can be read to its end, or return None if it is one."""
+    if not path.exists():
+        return "is a link to what does not exist" if path.is_symlink() else "does not exist"
+    if path.is_dir():
+        return "is a folder"
+    return None if path.is_file() else "is no regular file"  # reading a pipe would wait for ever
+
+
 def data_root(root=None):
     """Return the folder of the real data sets: ``root``, else ``$MEMCOMP_DATA``.
 

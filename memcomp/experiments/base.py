@@ -332,6 +332,7 @@ def experiment(name, version, config, data, *, seen=lambda config, data: data, a
 
         run = _in_place_of(measure, run)
         run.train = train
+        run.data_of = lambda config, data_root=None, **_: provenance(*config.pools, root=data_root)
         return records.experiment(name, version, config)(run)
 
     return decorate
