@@ -11,8 +11,7 @@ import os
 import uuid
 from pathlib import Path
 
-import yaml
-
+from memcomp import values
 from memcomp.lookup import nearest
 
 SETTINGS = {
@@ -96,7 +95,7 @@ def connect(workers=None, scheduler=None, slurm=None, *, per_gpu=1, folder=None)
         if scheduler:
             address = scheduler
         elif slurm:
-            address = stack.enter_context(_slurm(Path(slurm), Path(folder)))
+            address = stack.enter_context(_slurm(slurm, Path(folder)))
         else:
             address = stack.enter_context(_local(default_workers(workers, per_gpu), per_gpu and gpus()))
         yield stack.enter_context(Client(address, timeout="15s"))
@@ -143,12 +142,7 @@ def _slurm(path, folder):
     finally:
         dask.config.PATH = kept
 
-    options = yaml.safe_load(path.read_text())
-    if not isinstance(options, dict) or not isinstance(options.get("jobs"), int) or options["jobs"] < 1:
-        raise ValueError(
-            f"{path}: expected a YAML mapping with jobs: N, the number of Slurm jobs, beside the options of "
-            "dask_jobqueue.SLURMCluster; profiles/slurm.example.yaml is one"
-        )
+    options = values.slurm_options(path)
     jobs = options.pop("jobs")
     known = [name for kind in (SLURMJob, Job, JobQueueCluster) for name in inspect.signature(kind).parameters]
     for name in options:
