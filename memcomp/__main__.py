@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import shlex
 import sys
 
+from memcomp import __version__, paths
 from memcomp.records import RecordError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_PUBLISHED = 1, 2, 3
@@ -24,10 +26,11 @@ def parser():
         Its parsed arguments carry the function to call as ``command``.
     """
     top = argparse.ArgumentParser(prog="memcomp", description=__doc__.splitlines()[0])
+    top.add_argument("--version", action="version", version=f"memcomp {__version__}")
     commands = top.add_subparsers(required=True, metavar="data | run | sweep")
 
     data = commands.add_parser("data", help="download MNIST and Omniglot, or say what is there")
-    data.add_argument("--root", default=os.environ.get("MEMCOMP_DATA") or "data", help=ROOT_HELP)
+    data.add_argument("--root", help=ROOT_HELP)
     data.add_argument(
         "--check",
         action="store_true",
@@ -77,14 +80,17 @@ def _positive(text):
 def _data(arguments):
     from memcomp.data import downloads
 
-    states = downloads.check(arguments.root) if arguments.check else downloads.fetch(arguments.root)
+    root = arguments.root if arguments.root is not None else os.environ.get("MEMCOMP_DATA") or "data"
+    root = paths.typed(root, "--root")
+    states = downloads.check(root) if arguments.check else downloads.fetch(root)
+    quoted = shlex.quote(str(root))  # so that the commands shown work from any folder
     for state in states:
         found = PUBLISHED[state.published] if state.complete else "incomplete"
         print(f"{state.name:10} {found}: {state.detail}")
     if all(state.complete for state in states):
-        print(f"Chapters find them with data_root: {arguments.root}, or with MEMCOMP_DATA={arguments.root}")
+        print(f"Chapters find them with `-p data_root {quoted}`, or with `export MEMCOMP_DATA={quoted}`")
         return 0 if all(state.published for state in states) else EXIT_NOT_PUBLISHED
-    print(f"`memcomp data --root {arguments.root}` fetches what is missing")
+    print(f"`memcomp data --root {quoted}` fetches what is missing")
     return EXIT_FAILED
 
 
@@ -92,7 +98,10 @@ def _run(arguments):
     from memcomp import chapters, sweep
 
     count, failed = 0, []
-    for outcome in chapters.run(chapters.find(arguments.chapter), arguments.profile, arguments.parameters):
+    found = chapters.find(arguments.chapter)
+    for chapter in found:  # what a grid refuses is told before the first chapter starts
+        sweep.grids(chapter, arguments.profile, arguments.parameters)
+    for outcome in chapters.run(found, arguments.profile, arguments.parameters):
         count, error = count + 1, outcome.error
         if error is None:
             grids = sweep.grids(outcome.chapter, arguments.profile, arguments.parameters)
@@ -154,7 +163,7 @@ def _sweep(arguments):
     for one in failed:
         print(f"failed: {one['config']}\n  {one['error']}", file=sys.stderr)
     if failed:
-        print("logs are in runs/sweep; `--retry-failed` tries these points again", file=sys.stderr)
+        print(f"logs are in {runs / 'sweep'}; `--retry-failed` tries these points again", file=sys.stderr)
     return EXIT_FAILED if failed else 0
 
 
@@ -174,6 +183,7 @@ def main(arguments=None):
     """
     chosen = parser().parse_args(arguments)
     try:
+        paths.settle_variables()
         return chosen.command(chosen)
     except (ValueError, FileNotFoundError) as error:
         print(f"memcomp: {error}", file=sys.stderr)

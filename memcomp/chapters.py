@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 import memcomp
+from memcomp import paths, values
 from memcomp.lookup import nearest
 
 # What a kernel prints when it lost the race for a port or did not come up; seen with several kernels at once.
@@ -114,8 +115,9 @@ def parameters(chapter, profile="quick", given=()):
         Name of a notebook.
     profile : str
         ``"quick"`` for the notebook's own defaults, else the name of a folder in ``profiles/``.
-    given : mapping of str to str
-        Further parameters as typed; each is read as YAML.
+    given : mapping of str to str, or sequence of pairs of them
+        Further parameters as typed; see :func:`memcomp.values.read`. A relative path in them or in the
+        profile means the working folder.
 
     Returns
     -------
@@ -125,26 +127,37 @@ def parameters(chapter, profile="quick", given=()):
     Raises
     ------
     ValueError
-        If the notebook has no such parameter, or the value is of another type than its default. papermill
-        itself would warn and run the defaults.
+        If there is no such profile, the notebook has no such parameter, or a value is not what the parameter
+        may be (:data:`memcomp.values.PARAMETERS`). papermill itself would warn and run the defaults, or hand
+        over what the notebook cannot use.
     FileNotFoundError
         If the profile has no file for this chapter.
     """
     known = defaults(chapter)
-    values = {}
+    set_there = {}
+    profiles = ["quick", *sorted(one.name for one in (project() / "profiles").iterdir() if one.is_dir())]
+    if profile not in profiles:
+        raise ValueError(
+            f"no profile {profile!r}{nearest(profile, profiles)}; the profiles are {', '.join(profiles)}"
+        )
     if profile != "quick":
         path = project() / "profiles" / profile / f"{chapter}.yaml"
+        name = f"profiles/{profile}/{chapter}.yaml"
         if not path.exists():
             there = sorted(one.stem for one in path.parent.glob("*.yaml"))
             raise FileNotFoundError(
-                f"profile {profile!r} has no file for {chapter}: expected profiles/{profile}/{chapter}.yaml; "
+                f"profile {profile!r} has no file for {chapter}: expected {name}; "
                 f"it has {', '.join(there) or 'none at all'}"
             )
-        values = yaml.safe_load(path.read_text()) or {}
-        _check(values, known, f"profiles/{profile}/{chapter}.yaml", chapter)
-    typed = {name: yaml.safe_load(value) for name, value in dict(given).items()}
-    _check(typed, known, "-p", chapter)
-    return values | typed
+        set_there = _checked(values.read_file(path, name), known, name, chapter)
+    pairs = list(given.items() if isinstance(given, dict) else given)
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"-p gives {', '.join(twice)} twice; give one value")
+    if "profile" in names:
+        raise ValueError("-p cannot set the profile, which is a file of values: give --profile NAME")
+    typed = {name: values.read(text, f"-p {name}") for name, text in pairs}
+    return set_there | _checked(typed, known, "-p", chapter)
 
 
 def run(names, profile="quick", given=()):
@@ -168,14 +181,14 @@ def run(names, profile="quick", given=()):
     todo = {name: parameters(name, profile, given) for name in names}
     folder = Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z-{profile}"
     (project() / folder).mkdir(parents=True)
-    for name, values in todo.items():
-        yield _run_one(name, values, folder)
+    for name, chosen in todo.items():
+        yield _run_one(name, chosen, folder)
 
 
-def _run_one(chapter, values, folder):
+def _run_one(chapter, parameters, folder):
     root = project()
     notebook, log, chosen = (folder / f"{chapter}{end}" for end in (".ipynb", ".log", ".yaml"))
-    (root / chosen).write_text(yaml.safe_dump(values))
+    (root / chosen).write_text(yaml.safe_dump(parameters))
     # Relative paths, so that neither the log nor the notebook tells where this machine keeps things.
     command = [sys.executable, "-m", "papermill", f"notebooks/{chapter}.ipynb", str(notebook)]
     command += ["-f", str(chosen), "--cwd", "notebooks", "--log-output", "--no-progress-bar"]
@@ -208,7 +221,8 @@ def _follow(command, root, log):
 
 def without_paths(text):
     """Return `text` with this checkout's path written ``.`` and the home folder ``~``, as logs keep it."""
-    return text.replace(str(project()), ".").replace(str(Path.home()), "~")
+    home = Path.home()
+    return paths.shortened(text, {project(): ".", home: "~", home.resolve(): "~"})
 
 
 def defaults(chapter):
@@ -241,19 +255,15 @@ def defaults(chapter):
     return {name: ast.literal_eval(one["default"]) for name, one in inferred.items()}
 
 
-def _check(values, known, where, chapter):
-    for name, value in values.items():
+def _checked(found, known, where, chapter):
+    """Return values as they are used, or refuse them by name."""
+    for name in found:
         if name not in known:
             raise ValueError(
                 f"{chapter} has no parameter {name!r} ({where}){nearest(name, known)}; "
                 f"its parameters are {', '.join(known)}"
             )
-        default = known[name]
-        if default is None or value is None:
-            continue
-        kind = (int, float) if isinstance(default, float) else type(default)
-        if not isinstance(value, kind) or (isinstance(value, bool) and not isinstance(default, bool)):
-            raise ValueError(
-                f"{chapter}: parameter {name!r} ({where}) is {value!r}, expected {type(default).__name__} "
-                f"like its default {default!r}"
-            )
+    return {
+        name: values.rule(name, chapter, known[name])(value, f"{chapter}: parameter {name!r} ({where})")
+        for name, value in found.items()
+    }

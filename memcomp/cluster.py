@@ -14,9 +14,9 @@ import time
 import uuid
 from pathlib import Path
 
-import yaml
 from tqdm import tqdm
 
+from memcomp import values
 from memcomp.lookup import nearest
 
 SETTINGS = {
@@ -139,7 +139,7 @@ def connect(workers=None, scheduler=None, slurm=None, *, per_gpu=1, folder=None)
         if scheduler:
             address, look = scheduler, f"`dask worker {scheduler}` starts one"
         elif slurm:
-            address = stack.enter_context(_slurm(Path(slurm), Path(folder)))
+            address = stack.enter_context(_slurm(slurm, Path(folder)))
             look = f"`squeue --me` says what the Slurm jobs wait for; what they printed is in {folder}/slurm"
         else:
             count = default_workers(workers, per_gpu)
@@ -194,12 +194,7 @@ def _slurm(path, folder):
     finally:
         dask.config.PATH = kept
 
-    options = yaml.safe_load(path.read_text())
-    if not isinstance(options, dict) or not isinstance(options.get("jobs"), int) or options["jobs"] < 1:
-        raise ValueError(
-            f"{path}: expected a YAML mapping with jobs: N, the number of Slurm jobs, beside the options of "
-            "dask_jobqueue.SLURMCluster; profiles/slurm.example.yaml is one"
-        )
+    options = values.slurm_options(path)
     jobs = options.pop("jobs")
     known = [name for kind in (SLURMJob, Job, JobQueueCluster) for name in inspect.signature(kind).parameters]
     for name in options:

@@ -55,6 +55,7 @@ from tqdm import tqdm
 
 from memcomp import cluster
 from memcomp.errors import MemcompError
+from memcomp.paths import typed
 
 FIELDS = (
     *("key", "experiment", "profile", "version", "config", "given"),
@@ -291,7 +292,7 @@ def results_root():
         for a package installed elsewhere, ``results`` in the working directory.
     """
     if chosen := os.environ.get("MEMCOMP_RESULTS"):
-        return pathlib.Path(chosen).absolute()
+        return typed(chosen, "MEMCOMP_RESULTS")
     return (_repository() or pathlib.Path.cwd()) / "results"
 
 

@@ -76,6 +76,11 @@ def grids(chapter, profile="quick", given=()):
     -------
     list of Grid
         Empty for a chapter that trains nothing.
+
+    Raises
+    ------
+    ValueError
+        As `memcomp.chapters.parameters`, or if a grid has no points.
     """
     values = chapters.defaults(chapter) | {"profile": profile} | chapters.parameters(chapter, profile, given)
     found = []
@@ -85,6 +90,8 @@ def grids(chapter, profile="quick", given=()):
         configs = module.grid(**_accepted(module.grid, values))
         name, version = records.identify(run)
         points = {records.key_of(name, version, config): config for config in configs}
+        if not points:
+            raise ValueError(f"the grid of {name} in {chapter} has no points; look at its parameters")
         found.append(Grid(name, values["profile"], run, points, module.work))
     return found
 

@@ -9,7 +9,7 @@ from memcomp import chapters
 
 
 def notebook(
-    path, source, parameters="seeds = [0, 1]\nwidth = 8\nrate = 1e-3\nprofile = 'quick'\nroot = None"
+    path, source, parameters="numbers = [0, 1]\nwidth = 8\nrate = 1e-3\nprofile = 'quick'\nroot = None"
 ):
     cells = [
         nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}),
@@ -24,7 +24,7 @@ def project(tmp_path, monkeypatch):
     """Return a small checkout with two chapters and a paper profile for one of them."""
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "profiles/paper").mkdir(parents=True)
-    notebook(tmp_path / "notebooks/01_good.ipynb", "print('width is', width, 'seeds are', seeds)")
+    notebook(tmp_path / "notebooks/01_good.ipynb", "print('width is', width, 'numbers are', numbers)")
     notebook(tmp_path / "notebooks/02_bad.ipynb", "raise RuntimeError('the sky is falling')")
     (tmp_path / "profiles/paper/01_good.yaml").write_text("profile: paper\nwidth: 64\n")
     monkeypatch.setattr(chapters, "project", lambda: tmp_path)
@@ -48,17 +48,22 @@ def test_unknown_chapter_is_refused_with_the_nearest(project):
 def test_profile_and_typed_parameters_are_merged_and_typed_ones_win(project):
     assert chapters.parameters("01_good") == {}
     assert chapters.parameters("01_good", "paper") == {"profile": "paper", "width": 64}
-    typed = chapters.parameters("01_good", "paper", {"width": "16", "seeds": "[3, 4]", "rate": "1"})
-    assert typed == {"profile": "paper", "width": 16, "seeds": [3, 4], "rate": 1}
+    typed = chapters.parameters("01_good", "paper", {"width": "16", "numbers": "[3, 4]", "rate": "1e-3"})
+    assert typed == {"profile": "paper", "width": 16, "numbers": [3, 4], "rate": 0.001}
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"widht": "16"}, r"no parameter 'widht' \(-p\), did you mean 'width'\?"),
-        ({"width": "wide"}, r"'width' \(-p\) is 'wide', expected int like its default 8"),
-        ({"width": "true"}, r"'width' \(-p\) is True, expected int"),
-        ({"seeds": "3"}, r"'seeds' \(-p\) is 3, expected list"),
+        ({"width": "wide"}, r"01_good: parameter 'width' \(-p\) is 'wide'; expected a whole number from 1"),
+        ({"width": "true"}, r"'width' \(-p\) is True; expected a whole number"),
+        ({"numbers": "3"}, r"'numbers' \(-p\) is 3; expected a list"),
+        ({"numbers": "[3, 4.5]"}, r"'numbers' \(-p\) is \[3, 4.5\]; expected a list.* a whole number"),
+        ({"rate": ".nan"}, r"'rate' \(-p\) is nan; expected a finite number"),
+        ({"width": "010"}, r"'width' \(-p\) is '010'; expected a whole number"),
+        ({"profile": "paper"}, r"-p cannot set the profile.*: give --profile NAME"),
+        ([("width", "4"), ("width", "5")], r"-p gives width twice"),
     ],
 )
 def test_mistyped_parameters_are_refused_by_name(project, given, message):
@@ -70,6 +75,30 @@ def test_a_typo_in_a_profile_names_the_file(project):
     (project / "profiles/paper/01_good.yaml").write_text("epoch: 3\n")
     with pytest.raises(ValueError, match=r"no parameter 'epoch' \(profiles/paper/01_good.yaml\)"):
         chapters.parameters("01_good", "paper")
+
+
+@pytest.mark.parametrize("profile", ["papr", "../profiles/paper", "", ".", "paper/"])
+def test_a_profile_is_a_folder_of_profiles(project, profile):
+    with pytest.raises(ValueError, match=r"no profile .*; the profiles are quick, paper"):
+        chapters.parameters("01_good", profile)
+
+
+def test_a_relative_folder_means_the_one_where_it_was_typed(project, tmp_path, monkeypatch):
+    notebook(project / "notebooks/04_data.ipynb", "pass", "data_root = None")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (project / "profiles/paper/04_data.yaml").write_text("data_root: ~/data\n")
+    typed = chapters.parameters("04_data", given={"data_root": "data"})
+    assert typed == {"data_root": str(tmp_path / "here/data")}
+    assert chapters.parameters("04_data", "paper") == {"data_root": str(tmp_path / "data")}
+
+
+def test_a_log_loses_only_whole_paths(project, monkeypatch):
+    line = f"{project}/notebooks and {project}s, 1/2\n"
+    for home, expected in (("/", f"./notebooks and {project}s, 1/2\n"), (str(project.parent), None)):
+        monkeypatch.setenv("HOME", home)
+        assert chapters.without_paths(line) == (expected or f"./notebooks and ~/{project.name}s, 1/2\n")
 
 
 def test_a_profile_without_this_chapter_is_refused(project):
@@ -100,10 +129,10 @@ def test_a_failing_chapter_is_reported_and_does_not_stop_the_next(project):
 
 
 def test_executed_notebook_and_log_tell_nothing_of_this_machine(project):
-    (outcome,) = chapters.run(["01_good"], "paper", {"seeds": "[7]"})
+    (outcome,) = chapters.run(["01_good"], "paper", {"numbers": "[7]"})
     assert outcome.error is None
     text = outcome.notebook.read_text() + outcome.log.read_text()
-    assert "width is 64 seeds are [7]" in text
+    assert "width is 64 numbers are [7]" in text
     assert str(project) not in text
     assert str(Path.home()) + "/" not in text
     assert outcome.notebook.is_relative_to(project / "runs")

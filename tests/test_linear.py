@@ -261,6 +261,50 @@ def test_one_factorization_serves_every_noise_level():
         assert relative(parts @ [1, sigma], direct) < 1e-13
 
 
+# --------------------------------------------------------------------------- singular values close to zero
+
+
+def blocks(number, gap):
+    """Return blocks of which the first has rows that differ by ``gap``, and targets that contradict it."""
+    X = sp.block_diag([[[1, 1], [1, 1 + gap]], *[[[1, 1], [1, 2]]] * (number - 1)], format="csr")
+    return sp.csr_array(X), np.append([1.0, 2.0], np.zeros(2 * number - 2))
+
+
+@pytest.mark.parametrize("gap", [1e-4, 1e-6, 1e-8, 1e-11, 3e-12, 3e-13, 1e-15])
+def test_one_cutoff_for_all_methods_and_sizes(gap):
+    """Beyond 150 blocks "auto" leaves the eigenvectors; near the cutoff it has to come back to them."""
+    counts = gap / 2 / 2.618 > 1000 * np.finfo(float).eps
+    gap = (1 + gap) - 1  # as it is stored
+    expected = np.array([1 - 1 / gap, 1 / gap] if counts else [0.75, 0.75])
+    for number in (150, 151):
+        X, y = blocks(number, gap)
+        for method in METHODS:
+            try:
+                found = min_norm(X, y, method=method)
+            except RuntimeError:
+                assert method in ("tikhonov", "lsqr")  # which refuse, and do not answer otherwise
+                continue
+            assert relative(found[:2], expected) < 100 * np.finfo(float).eps / gap + 1e-9, (number, method)
+            assert not found[2:].any() or np.abs(found[2:]).max() < 1e-9 * np.abs(found).max()
+
+
+def test_a_singular_value_close_to_zero_that_the_targets_hardly_hold_is_not_passed_over():
+    """What LSQR would not notice: a component of 1e-10 of the targets, which the solution multiplies."""
+    X, y = blocks(200, 1e-9)
+    y = np.append([1.0, 1.0 + 1e-10], np.tile([1.0, -1.0], 199))
+    expected = pinv(X) @ y
+    assert relative(min_norm(X, y), expected) < 1e-7
+    for method in ("tikhonov", "lsqr"):
+        with pytest.raises(RuntimeError, match="close to zero|ill-conditioned"):
+            min_norm(X, y, method=method)
+
+
+def test_beyond_the_size_of_the_fall_back_a_singular_value_close_to_zero_is_refused():
+    X, y = blocks(2600, 1e-11)
+    with pytest.raises(RuntimeError, match="singular values close to zero; use method='eigh'"):
+        min_norm(X, y)
+
+
 # ------------------------------------------------------------------------------------------ invariances
 
 

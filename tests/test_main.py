@@ -1,11 +1,13 @@
 """The command line: exit statuses and messages. What the commands do is tested with their modules."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import memcomp
 from memcomp import chapters
 from memcomp.__main__ import main
 from memcomp.data import downloads
@@ -21,12 +23,15 @@ def states(monkeypatch):
     return fetched
 
 
-def test_data_check_says_what_is_there_and_fails_if_something_is_missing(states, capsys):
-    assert main(["data", "--root", "somewhere", "--check"]) == 1
+def test_data_check_says_what_is_there_and_fails_if_something_is_missing(
+    states, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "--root", "some where", "--check"]) == 1
     out = capsys.readouterr().out
     assert "mnist      complete: all of it" in out
     assert "omniglot   incomplete: half of it" in out
-    assert "`memcomp data --root somewhere`" in out
+    assert f"`memcomp data --root '{tmp_path}/some where'`" in out
     assert not states
 
 
@@ -48,18 +53,46 @@ def test_data_that_are_not_known_to_be_the_published_ones_have_a_status(
     assert main(["data", "--check"]) == 1
 
 
-def test_data_fetches_into_the_root(states, capsys):
-    assert main(["data", "--root", "somewhere"]) == 0
-    assert states == ["somewhere"]
-    assert "MEMCOMP_DATA=somewhere" in capsys.readouterr().out
+def test_data_fetches_into_the_root(states, capsys, tmp_path, monkeypatch):
+    """What is advised works from any folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["data", "--root", "~/somewhere"]) == 0
+    assert states == [tmp_path / "somewhere"]
+    assert f"MEMCOMP_DATA={tmp_path}/somewhere" in capsys.readouterr().out
 
 
-def test_data_without_root_goes_to_the_variable_or_to_data(states, monkeypatch):
+def test_data_without_root_goes_to_the_variable_or_to_data(states, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MEMCOMP_DATA", raising=False)
     main(["data"])
     monkeypatch.setenv("MEMCOMP_DATA", "elsewhere")
     main(["data"])
-    assert states == ["data", "elsewhere"]
+    assert states == [tmp_path / "data", tmp_path / "elsewhere"]
+
+
+@pytest.mark.parametrize("variable", ["MEMCOMP_DATA", "MEMCOMP_RESULTS"])
+def test_a_relative_path_of_a_variable_is_settled_before_anything_starts(variable, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, "runs/here")
+    assert main(["sweep", "01"]) == 0
+    assert os.environ[variable] == str(tmp_path / "runs/here")
+
+
+def test_a_variable_that_names_no_home_folder_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv("MEMCOMP_RESULTS", "~nobody-of-this-name/results")
+    assert main(["run", "01"]) == 2
+    assert "MEMCOMP_RESULTS is '~nobody-of-this-name/results': there is no such" in capsys.readouterr().err
+
+
+def test_an_empty_root_is_refused(states, capsys):
+    assert main(["data", "--root", ""]) == 2
+    assert "--root is ''" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"memcomp {memcomp.__version__}\n"
 
 
 def test_a_download_that_fails_is_a_message_not_a_traceback(monkeypatch, capsys):
@@ -80,6 +113,57 @@ def test_an_unknown_chapter_is_refused(command, capsys):
 def test_an_unknown_parameter_is_refused(capsys):
     assert main(["run", "01", "-p", "alhpa", "2"]) == 2
     assert "01_long_tail has no parameter 'alhpa'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("chapter", "name", "value", "message"),
+    [
+        ("08", "seeds", "two", "is 'two'; expected a whole number from 1 to 10000, or null"),
+        ("08", "seeds", "2.5", "is 2.5; expected"),
+        ("08", "seeds", "true", "is True; expected"),
+        ("08", "seeds", "-1", "is -1; expected"),
+        ("08", "seeds", "0", "is 0; expected"),
+        ("08", "seeds", "9" * 20, "from 1 to 10000"),
+        ("08", "seeds", "9" * 5000, "-p seeds cannot be read as YAML"),
+        ("08", "seeds", "{a", "-p seeds cannot be read as YAML"),
+        ("08", "seeds", "!!python/name:os.system", "-p seeds cannot be read as YAML"),
+        ("08", "seeds", "!!python/object/apply:os.system [ls]", "-p seeds cannot be read as YAML"),
+        ("08", "seeds", '"3"', "is '3'; expected"),
+        ("08", "seeds", "[1,2]", "is [1, 2]; expected"),
+        ("08", "seeds", "[" * 5000, "nested too deeply"),
+        ("08", "width", "0", "is 0; expected"),
+        ("08", "width", "8.0", "is 8.0; expected"),
+        ("08", "epochs", "-1", "is -1; expected"),
+        ("08", "device", "", "is None; expected a device"),
+        ("08", "device", "''", "is ''; expected a device"),
+        ("08", "device", "gpu", "is 'gpu'; expected a device"),
+        ("08", "data_root", "''", "is ''; expected the path"),
+        ("08", "dataset", "mnsit", "unknown pool of digits 'mnsit'; choose one of embedded, mnist"),
+        ("08", "dataset", "glyphs", "unknown pool of digits 'glyphs'"),
+        ("09", "glyphs", "mnist", "unknown pool of glyphs 'mnist'; choose one of omniglot, glyphs"),
+        ("08", "recompute", "1", "is 1; expected true or false"),
+        ("08", "recompute", "yes", "is 'yes'; expected true or false"),
+        ("07", "device", "cuda", "expected 'cpu'"),
+        ("07", "dataset", "mnist", "expected 'gaussian'"),
+        ("10", "seeds", "3", "is 3; expected a whole number from 4"),
+        ("04", "width", "null", "is None; expected a whole number"),
+        ("06", "alphas", "[]", "is []; expected a list, not empty"),
+        ("06", "sigmas", "[0, -5e-2]", "is [0, -0.05]; expected"),
+        ("06", "sigmas", "[0, true]", "is [0, True]; expected"),
+        ("06", "gamma", ".inf", "is inf; expected a finite number"),
+        ("06", "gamma", "1:30", "is '1:30'; expected a finite number"),
+        ("01", "alpha", "null", "is None; expected"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_a_value_that_a_parameter_cannot_have_is_refused_by_name(
+    command, chapter, name, value, message, capsys
+):
+    assert main([command, chapter, "-p", name, value]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert name in told or "pool" in told
 
 
 def test_run_fails_if_one_chapter_fails_and_names_its_log(monkeypatch, capsys, tmp_path):

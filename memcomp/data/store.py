@@ -3,11 +3,12 @@
 import dataclasses
 import functools
 import os
-from pathlib import Path
+import shlex
 
 import numpy as np
 
 from memcomp.errors import MemcompError
+from memcomp.paths import typed
 
 
 class DataError(MemcompError, RuntimeError):
@@ -16,7 +17,7 @@ class DataError(MemcompError, RuntimeError):
 
 def damaged(root, path, what):
     """Return the error that says what is wrong with a file below a data root, and how to mend it."""
-    return DataError(f"{path} {what}; `memcomp data --root {root}` replaces it")
+    return DataError(f"{path} {what}; `memcomp data --root {shlex.quote(str(root))}` replaces it")
 
 
 def no_file(path):
@@ -37,16 +38,19 @@ def data_root(root=None):
         If neither is given or the folder does not exist.
     """
     chosen = root or os.environ.get("MEMCOMP_DATA")
-    if not chosen:
+    if chosen:
+        chosen = typed(chosen, "data_root" if root else "MEMCOMP_DATA")
+    else:
         raise DataError(
             "no data root: pass data_root=… or set MEMCOMP_DATA to a folder that holds MNIST/raw and "
             "omniglot-py; `memcomp data --root DIR` downloads both into DIR"
         )
-    if not Path(chosen).is_dir():
+    if not chosen.is_dir():
         raise DataError(
-            f"data root {chosen} is not a folder; `memcomp data --root {chosen}` makes and fills it"
+            f"data root {chosen} is not a folder; `memcomp data --root {shlex.quote(str(chosen))}` makes and "
+            "fills it"
         )
-    return Path(chosen)
+    return chosen
 
 
 def cached(maxsize):

@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-from memcomp import evaluation, images, models, records, training, triplets
+from memcomp import evaluation, images, models, records, training, triplets, values
 from memcomp.lookup import choose
 
 ARCHITECTURES = ("sum", "linear", "two_layer", "cross_channel")  # the paper's
@@ -137,10 +137,18 @@ def settings(profiles, profile, **given):
     Raises
     ------
     ValueError
-        For an unknown profile.
+        For an unknown profile or pool of images, or a value that is not what a parameter of a chapter may be.
     """
     chosen = choose(profiles, profile, "profile")
-    return chosen | {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        values.rule(name)(value, name)
+    for name, kind in (("dataset", "digits"), ("glyphs", "glyphs")):
+        if name in given:
+            of_digits = kind == "digits"
+            pools = {key: pool for key, pool in images.POOLS.items() if bool(pool.companion) == of_digits}
+            choose(pools, given[name], f"pool of {kind}")
+    return chosen | given
 
 
 def vary(config, **values):
@@ -176,8 +184,8 @@ def grid(config, profiles):
 
         What comes of it takes ``profile``, one of ``profiles``; ``dataset``, ``epochs``, ``width`` and
         ``glyphs`` in place of the profile's, and ``seeds``, the number of networks a point, where they are
-        not None; and ``mixed`` and ``cuda_graph``, see :func:`memcomp.training.fit`. It raises ValueError for
-        an unknown profile.
+        not None; and ``mixed`` and ``cuda_graph``, see :func:`memcomp.training.fit`. It raises ValueError as
+        :func:`settings` does.
     """
 
     def decorate(points):
@@ -194,6 +202,7 @@ def grid(config, profiles):
             given = {"dataset": dataset, "epochs": epochs, "width": width, "glyphs": glyphs}
             given |= {"mixed": mixed or None, "cuda_graph": cuda_graph or None}
             first = config("sum", 0.0, 0, **settings(profiles, profile, **given))
+            values.rule("seeds")(seeds, "seeds")
 
             def numbers(usual, **by_profile):
                 return range(by_profile.get(profile, usual) if seeds is None else seeds)

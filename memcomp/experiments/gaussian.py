@@ -5,7 +5,7 @@ import hashlib
 
 import numpy as np
 
-from memcomp import evaluation, models, records, training, triplets
+from memcomp import evaluation, models, records, training, triplets, values
 from memcomp.data import points
 from memcomp.data.store import cached
 from memcomp.experiments import base
@@ -63,6 +63,7 @@ def grid(profile="quick", seeds=None, epochs=None, width=None):
     list of Config
     """
     settings = base.settings(PROFILES, profile, epochs=epochs, width=width)
+    values.rule("seeds")(seeds, "seeds")
     counts = range(100, 551, 50) if profile == "paper" else (100, 200, 300, 400, 550)
     seeds = range(seeds if seeds is not None else 20 if profile == "paper" else 6)
     return base.vary(Config(0, 0, **settings), nines=counts, seed=seeds)

@@ -22,6 +22,13 @@ SAFE_EIGENVALUE = 1e-8
 FACTORIZE_LIMIT, MIN_NORM_LIMIT = 5000, 300
 #: A sparse factorization is tried up to this many columns with five entries or more, and this many products.
 CORE_LIMIT, GRAM_LIMIT = 6000, 1e9
+#: A singular value counts as zero up to this share of the largest for each row or column of the reduced matrix,
+#: of which there are taken to be at least so many: rounding decides about smaller ones.
+CUTOFF, CUTOFF_SIDE = EPS, 1000
+#: Random probes by which a method that sees no singular values tells whether some are close to the cutoff.
+PROBES = 2
+#: Condition from which on LSQR is refused: it would need more digits than it has.
+LSQR_CONDITION = 1e8
 #: Tikhonov shift, as a share of the smallest squared column norm.
 SHIFT = 1e-3
 #: Largest number of entries of a dense temporary array, and of a matrix given to the dense SVD.
@@ -33,6 +40,11 @@ def min_norm(X, Y, *, method: Method = "auto") -> np.ndarray:
 
     This is the limit of gradient descent from zero on the mean squared error (section 2).
 
+    Empty rows and columns are dropped first, exactly; n', d' are what is left and m' = min(n', d'). A singular
+    value counts as zero up to ``max(n', d', 1000) * eps`` times the largest, whatever the method: "eigh" and
+    "svd" see it, the other two refuse X if it has a singular value close to zero that might be above that. Up
+    to m' = 5000 "auto" then goes on to "eigh".
+
     Parameters
     ----------
     X : array_like or scipy.sparse array, shape (n, d)
@@ -40,23 +52,20 @@ def min_norm(X, Y, *, method: Method = "auto") -> np.ndarray:
     Y : array_like, shape (n,) or (n, m)
         One or many right-hand sides.
     method : {"auto", "eigh", "svd", "tikhonov", "lsqr"}
-        How to solve. Empty rows and columns are dropped first, exactly; n', d' are what is left and
-        m' = min(n', d').
+        How to solve.
 
         - "eigh": eigenvectors of the smaller Gram matrix, then iterative refinement. O(m'^3) time and
           O(m'^2) memory; 0.2 s at m' = 1000. "auto" takes it up to m' = 300 (5000 in `factorize`; any size
           if X is dense). If the squared singular values cannot tell the rank, it goes on to "svd".
-        - "svd": singular values of the reduced matrix, cut at ``max(n', d') * eps`` times the largest.
-          O(n' d' m') time, O(n' d') memory.
+        - "svd": singular values of the reduced matrix. O(n' d' m') time, O(n' d') memory.
         - "tikhonov": iterated Tikhonov regularization on one sparse factorization of X'X + shift I. Its
           cost is the fill-in, at most cubic in the number of columns with five entries or more: 0.02 s for
           n = 1e3 and alpha = 1, 0.5 s for n = 1e6 and alpha = 2, 3 s for n = 1e5 and alpha = 1.25. "auto"
-          takes it up to 6000 such columns and, if X turns out to have singular values close to zero,
-          "eigh" up to m' = 5000 after all.
+          takes it up to 6000 such columns.
         - "lsqr": SciPy's LSQR. O(nonzeros) an iteration, thousands of iterations: 12,000 of them, or about
-          a minute, for n = 1e5 at alpha = 1. The choice near alpha = 1 at large n. Relative error about
-          1e-11 there, where the other methods stay below 1e-13; it does not notice singular values below
-          about 1e-8 of the largest.
+          a minute, for n = 1e5 at alpha = 1, and once more for a random probe that holds every singular
+          vector. The choice near alpha = 1 at large n. Relative error about 1e-11 there, where the other
+          methods stay below 1e-13. Refuses singular values up to about 1e-8 of the largest.
 
     Returns
     -------
@@ -70,7 +79,10 @@ def min_norm(X, Y, *, method: Method = "auto") -> np.ndarray:
     ValueError
         If a shape does not fit, X or Y holds a NaN or an infinity, or the method is unknown.
     RuntimeError
-        If an iterative method finds that it does not converge.
+        If an iterative method finds that it does not converge, or singular values close to zero, and no other
+        method is left that could decide about them.
+    MemoryError
+        If only a dense singular value decomposition could decide, and the reduced matrix is too large.
 
     Examples
     --------
@@ -285,15 +297,13 @@ class _Problem:
         if method == "auto":
             if smaller <= limit or not self.sparse:
                 method = "eigh"
-            elif self._fills_little():
+            else:
                 try:
-                    return _Tikhonov(self.A)
+                    return _Tikhonov(self.A) if self._fills_little() else _LSQR(self.A)
                 except RuntimeError:
                     if smaller > FACTORIZE_LIMIT:
                         raise
                     method = "eigh"
-            else:
-                method = "lsqr"
         if method == "eigh":
             engine = _Eigh(self.A)
             return _SVD(self.A) if engine.undecided else engine
@@ -324,7 +334,7 @@ class _Eigh:
         keep = values > SAFE_EIGENVALUE * values[-1]
         self.values, self.vectors, self.null = values[keep], vectors[:, keep], vectors[:, ~keep]
         self.rank = int(keep.sum())
-        self.undecided = self._null_norm() > max(A.shape) * EPS * np.sqrt(values[-1])
+        self.undecided = self._null_norm() > _cutoff(A) * np.sqrt(values[-1])
 
     def _null_norm(self):
         """Return the spectral norm of T on the supposed null space, free of the squaring."""
@@ -390,7 +400,7 @@ class _SVD:
             )
         dense = A.toarray() if scipy.sparse.issparse(A) else A
         U, values, Vt = scipy.linalg.svd(dense, full_matrices=False, check_finite=False)
-        self.rank = int(np.count_nonzero(values > max(A.shape) * EPS * values.max(initial=0)))
+        self.rank = int(np.count_nonzero(values > _cutoff(A) * values.max(initial=0)))
         self.U, self.values, self.Vt = U[:, : self.rank], values[: self.rank], Vt[: self.rank]
 
     def solve(self, Y, penalty):
@@ -411,12 +421,14 @@ class _Tikhonov:
     With M = (A'A + shift I)^-1 each step adds A'A M M A'(y - A b). That is M A'(y - A b) up to a factor
     s^2 / (s^2 + shift) for the component of singular value s, and it is a product with A': what rounding
     leaves outside the row space, where M is large, does not reach b. The error of a component shrinks by
-    about 2 shift / s^2 in every step. A random probe, which holds every component, tells how many steps that
-    takes here, and whether A has singular values that are neither zero nor large enough to be found so.
+    about 2 shift / s^2 in every step. Random probes, which hold every component, tell how many steps that
+    takes here, and whether A has singular values that are neither zero nor large enough to be found so: what
+    is left of a probe by a component that is not found is s times a standard normal number, and one of several
+    such numbers is hardly ever below 0.1.
     """
 
     method = "tikhonov"
-    limit = 200
+    limit = 250
 
     def __init__(self, A):
         self.A = A if scipy.sparse.issparse(A) else scipy.sparse.csr_array(A)
@@ -425,12 +437,12 @@ class _Tikhonov:
         # The rarest columns set the scale of the smallest singular values.
         self.shift = max(SHIFT * squares.min(), 1e-12 * squares.max())
         self.factor = self._factor(self.shift)
-        probe = np.random.default_rng(0).standard_normal((A.shape[1], 1))
-        image, found = self.A @ probe, np.zeros((A.shape[1], 1))
-        tolerance = max(max(A.shape) * EPS, 1e-12) * np.sqrt(squares.max())
+        probes = _probes(A)
+        image, found = self.A @ probes, np.zeros_like(probes)
+        tolerance = 0.1 * _cutoff(A) * self._largest(probes)
         for steps in range(1, self.limit + 1):
             found += self._step(self.A.T @ (image - self.A @ found))
-            if np.linalg.norm(image - self.A @ found) <= tolerance:
+            if np.linalg.norm(image - self.A @ found, axis=0).max() <= tolerance:
                 # The small components count less in this residual than in a solution: go on by half.
                 self.steps = steps + (steps + 3) // 2
                 return
@@ -438,6 +450,12 @@ class _Tikhonov:
             "iterated Tikhonov cannot settle this problem: X has singular values close to zero; "
             "use method='eigh', 'svd' or 'lsqr'"
         )
+
+    def _largest(self, vectors):
+        """Return the largest singular value, or a little less, by the power method."""
+        for _ in range(10):
+            vectors = self.gram @ (vectors / np.linalg.norm(vectors, axis=0))
+        return np.sqrt(np.linalg.norm(vectors, axis=0).max())
 
     def _factor(self, shift):
         eye = scipy.sparse.eye_array(self.gram.shape[0], format="csc")
@@ -467,26 +485,39 @@ class _LSQR:
 
     def __init__(self, A):
         self.A = A
+        # What Y hardly holds LSQR would pass over; a probe holds every singular vector.
+        self._solve_one(A @ _probes(A)[:, 0], 0.0)
 
     def solve(self, Y, penalty):
-        b = np.empty((self.A.shape[1], Y.shape[1]))
-        for j, y in enumerate(Y.T):
-            b[:, j], stop, iterations = scipy.sparse.linalg.lsqr(
-                self.A,
-                y,
-                damp=np.sqrt(penalty),
-                atol=1e-15,
-                btol=1e-15,
-                conlim=1e8,
-                iter_lim=20 * max(self.A.shape),
-            )[:3]
-            if stop in (3, 6, 7):
-                cause = "X is ill-conditioned" if stop < 7 else "the limit of iterations"
-                raise RuntimeError(
-                    f"LSQR stopped after {iterations} iterations without a solution ({cause}); "
-                    "use method='eigh' or 'svd'"
-                )
+        return np.column_stack([self._solve_one(y, penalty) for y in Y.T])
+
+    def _solve_one(self, y, penalty):
+        b, stop, iterations, _, _, _, condition = scipy.sparse.linalg.lsqr(
+            self.A,
+            y,
+            damp=np.sqrt(penalty),
+            atol=1e-15,
+            btol=1e-15,
+            conlim=LSQR_CONDITION,
+            iter_lim=20 * max(self.A.shape),
+        )[:7]
+        # LSQR says that it has converged also where its last step went beyond the limit of condition.
+        if stop == 7 or condition > LSQR_CONDITION:
+            cause = "the limit of iterations" if stop == 7 else "X is ill-conditioned"
+            raise RuntimeError(
+                f"LSQR stopped after {iterations} iterations without a solution ({cause}); "
+                "use method='eigh' or 'svd'"
+            )
         return b
+
+
+def _cutoff(A):
+    """Return the share of the largest singular value up to which one counts as zero."""
+    return max(*A.shape, CUTOFF_SIDE) * CUTOFF
+
+
+def _probes(A):
+    return np.random.default_rng(0).standard_normal((A.shape[1], PROBES))
 
 
 def _blocks(T, V) -> Iterator[tuple[slice, np.ndarray]]:
