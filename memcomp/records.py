@@ -673,9 +673,11 @@ def device_name(kind="cpu"):
     -------
     str
     """
+    if not kind.startswith("cuda"):
+        return _cpu_model()
     import torch
 
-    return torch.cuda.get_device_name(kind) if kind.startswith("cuda") else _cpu_model()
+    return torch.cuda.get_device_name(kind)
 
 
 @functools.cache

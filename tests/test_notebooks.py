@@ -1,24 +1,21 @@
 """The stored notebooks are complete, and what checks them would notice if they were not.
 
 `make test` runs nbval over the notebooks separately; here is what nbval does not see, and the tests of the
-tools themselves: execution, its cache, and the build that stops at a failing cell.
+tools themselves: execution and its cache.
 """
 
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import nbclient
 import pytest
-import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from toybook import counted, make, run
 
 from tools import book, checks, notebooks
 
@@ -83,15 +80,6 @@ def chapter():
     for count, cell in enumerate((cell for cell in cells if cell.cell_type == "code"), start=1):
         cell.execution_count = count
     return new_notebook(cells=cells)
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """Return a checkout with room for notebooks and one profile."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "profiles" / "paper").mkdir(parents=True)
-    (tmp_path / "profiles" / "paper" / "01_test.yaml").write_text("profile: paper\nseed: 7\n")
-    return tmp_path
 
 
 def defects(notebook, checkout, stored_form=True):
@@ -251,33 +239,16 @@ def test_damaged_notebook_is_named(checkout):
 # --- execution -------------------------------------------------------------------------------------------
 
 
-def make(path, *sources, **metadata):
-    """Write a notebook of code cells, none executed."""
-    cells = [new_markdown_cell("# A chapter", id="title")]
-    cells += [new_code_cell(source, id=f"cell-{place}") for place, source in enumerate(sources)]
-    for cell in cells[1:]:
-        cell.metadata.update(metadata)
-    notebook = new_notebook(cells=cells)
-    notebooks.write(notebook, path)
-    return path
-
-
 def texts(executed):
     return [output.text for cell in notebooks.code_cells(executed.notebook) for output in cell.outputs]
-
-
-def run(checkout, **options):
-    said = []
-    paths = sorted((checkout / "notebooks").glob("*.ipynb"))
-    executed = notebooks.execute(paths, checkout, say=said.append, **options)
-    return executed, said
 
 
 def test_execution_is_reported_and_stored_without_traces_of_the_run(checkout):
     source = "import sys\nprint('10 %\\r100 %')\nprint('bar', file=sys.stderr)"
     path = make(checkout / "notebooks" / "01_test.ipynb", source, "1 + 1", tags=["remove-stderr"])
     (executed,), said = run(checkout)
-    assert [line.split()[:2] for line in said] == [["01_test", "started"], ["01_test", "done"]]
+    assert said[0] == "Executing 1 of 1 chapters, 1 at once: about 1 minute"
+    assert [line.split()[:2] for line in said[1:]] == [["01_test", "started"], ["01_test", "done"]]
     first, second = notebooks.code_cells(executed.notebook)
     assert [output.text for output in first.outputs] == ["100 %\n"]
     assert (second.outputs[0].data["text/plain"], second.outputs[0].execution_count) == ("2", 2)
@@ -356,54 +327,7 @@ def test_kernels_have_their_share_of_the_cores_and_this_checkout(checkout, monke
     assert backend == "module"  # module://matplotlib_inline, which turns figures into outputs
 
 
-def test_interrupt_ends_every_notebook_and_its_kernel(checkout):
-    """nbclient alone would end one kernel and leave the run waiting for the others."""
-    sleep = "import os, pathlib, time\npathlib.Path(f'{os.getpid()}.pid').touch()\ntime.sleep(300)"
-    for name in ("01_one", "02_two"):
-        make(checkout / "notebooks" / f"{name}.ipynb", sleep)
-    paths = sorted((checkout / "notebooks").glob("*.ipynb"))
-    command = [sys.executable, "-m", "tools.notebooks", "--fresh", "--jobs", "2", *paths]
-    # Of another checkout, so that nothing is kept in this one.
-    shutil.copytree(ROOT / "tools", checkout / "tools")
-    shutil.copytree(ROOT / "memcomp", checkout / "memcomp")
-    process = subprocess.Popen(command, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    end = time.monotonic() + 120
-    while len(kernels := list((checkout / "notebooks").glob("*.pid"))) < 2 and time.monotonic() < end:
-        time.sleep(0.2)
-    assert len(kernels) == 2
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
-    for kernel in kernels:
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(kernel.stem), 0)
-
-
 # --- the cache of executions -----------------------------------------------------------------------------
-
-READS_EVERYTHING = """\
-import json, pathlib
-import memcomp
-record = json.loads(pathlib.Path("../results/quick/toy/a.json").read_text())
-profile = pathlib.Path("../profiles/paper/01_test.yaml").read_text().split()[-1]
-print(memcomp.VALUE, record["value"], profile)
-"""
-
-
-@pytest.fixture
-def toy(checkout, monkeypatch):
-    """Return a checkout whose one notebook shows a value of its memcomp, of a record and of a profile."""
-    monkeypatch.delenv("MEMCOMP_RESULTS", raising=False)
-    (checkout / "memcomp").mkdir()
-    # A package of its own, and behind it the real one, which the pages' extension imports from.
-    behind = "from pkgutil import extend_path\n__path__ = extend_path(__path__, __name__)\n"
-    (checkout / "memcomp" / "__init__.py").write_text(behind + "from memcomp.part import VALUE\n")
-    (checkout / "memcomp" / "part.py").write_text("VALUE = 'package-1'\n")
-    (checkout / "results" / "quick" / "toy").mkdir(parents=True)
-    (checkout / "results" / "quick" / "toy" / "a.json").write_text('{"value": "record-1"}')
-    (checkout / "requirements.lock").write_text("numpy==1\n")
-    make(checkout / "notebooks" / "01_test.ipynb", READS_EVERYTHING)
-    return checkout
 
 
 def test_changed_package_record_or_profile_reaches_the_page(toy):
@@ -426,31 +350,16 @@ def test_changed_package_record_or_profile_reaches_the_page(toy):
     assert (texts(changed), changed.from_cache) == (["package-2 record-2 8\n"], False)
 
 
-def counted(monkeypatch):
-    """Replace the execution itself by a count of how often it is asked for."""
-    calls = []
-
-    async def pretend(path, notebook, root, threads, timeout):
-        calls.append(path.stem)
-        return {"seconds": 1.0, "outputs": [[] for _ in notebooks.code_cells(notebook)]}
-
-    monkeypatch.setattr(notebooks, "execute_one", pretend)
-    return calls
-
-
 @pytest.mark.parametrize(
     "name",
     [
         "memcomp/part.py",
-        "memcomp/new.py",
         "memcomp/deep/down.json",
         "results/quick/toy/a.json",
         "results/quick/toy/new.json",
         "results/paper/claims/01_test.json",
         "profiles/paper/01_test.yaml",
         "profiles/paper/02_other.yaml",
-        "requirements.lock",
-        "notebooks/helper.py",
     ],
 )
 def test_cache_notices_a_file_that_is_new_changed_or_gone(name, toy, monkeypatch):
@@ -469,7 +378,7 @@ def test_cache_notices_a_file_that_is_new_changed_or_gone(name, toy, monkeypatch
     assert len(calls) == 3
 
 
-def test_cache_notices_cells_and_the_place_of_data_but_not_prose(toy, monkeypatch):
+def test_cache_notices_cells_and_the_place_of_records_but_not_prose(toy, monkeypatch):
     calls = counted(monkeypatch)
     path = toy / "notebooks" / "01_test.ipynb"
     run(toy)
@@ -483,26 +392,27 @@ def test_cache_notices_cells_and_the_place_of_data_but_not_prose(toy, monkeypatc
     (toy / "memcomp" / "__pycache__" / "part.pyc").write_text("")
     run(toy)
     assert len(calls) == 1
-    monkeypatch.setenv("MEMCOMP_DATA", "/elsewhere")
-    run(toy)
-    assert len(calls) == 2
     monkeypatch.setenv("MEMCOMP_RESULTS", str(toy / "other"))
     run(toy)
-    assert len(calls) == 3
+    assert len(calls) == 2
     notebook.cells[1].source += "\n1"
     notebooks.write(notebook, path)
-    run(toy)
-    assert len(calls) == 4
+    _, said = run(toy)
+    assert len(calls) == 3
+    assert said[0] == "  01_test                      to be executed: its code changed"
     run(toy, fresh=True)
-    assert len(calls) == 5
+    assert len(calls) == 4
 
 
 def test_damaged_cache_is_made_anew(toy, monkeypatch):
     calls = counted(monkeypatch)
     run(toy)
-    (toy / "_build" / "executed" / "01_test.json").write_text('{"key": ')
-    run(toy)
-    assert len(calls) == 2
+    kept = toy / "_build" / "executed" / "01_test.json"
+    for damaged in ('{"depends": ', json.dumps({"key": "of an earlier form", "seconds": 1, "outputs": []})):
+        kept.write_text(damaged)
+        calls.clear()
+        run(toy)
+        assert len(calls) == 1
 
 
 def test_longest_notebook_starts_first(toy, monkeypatch):
@@ -524,7 +434,7 @@ def test_records_computed_by_a_notebook_are_mentioned(toy):
         "import pathlib\npathlib.Path('../results/quick/toy/b.json').write_text('{}');",
     )
     _, said = run(toy)
-    assert "changed while the notebooks ran" in said[-1]
+    assert "something changed that they depend on" in said[-2]
 
 
 def test_command_line_checks_executes_and_writes(toy, monkeypatch, capsys):
@@ -589,106 +499,3 @@ def test_nbval_alone_passes_a_cell_that_was_never_executed(checkout):
     path = make(checkout / "notebooks" / "01_test.ipynb", "print('whatever')")
     assert nbval(path).returncode == 0
     assert any("execution count None" in one for one in checks.problems(path, checkout))
-
-
-# --- the build -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def library(toy):
-    """Return a checkout of a book with one page and one chapter."""
-    (toy / "book").mkdir()
-    shutil.copytree(ROOT / "book" / "_ext", toy / "book" / "_ext")
-    shutil.copytree(ROOT / "book" / "_static", toy / "book" / "_static")
-    shutil.copy(ROOT / "book" / "references.bib", toy / "book")
-    shutil.copy(ROOT / "_config.yml", toy)
-    (toy / "pyproject.toml").write_text("")
-    (toy / "book" / "index.md").write_text("# Front page\n\nHello.\n")
-    write_toc(toy, "notebooks/01_test")
-    return toy
-
-
-def write_toc(root, *files):
-    contents = {"format": "jb-book", "root": "book/index", "chapters": [{"file": name} for name in files]}
-    (root / "_toc.yml").write_text(yaml.safe_dump(contents))
-
-
-def build(root):
-    command = [sys.executable, "-m", "tools.book", "--root", root]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
-def test_failing_notebook_fails_the_build_and_names_the_cell(library):
-    make(library / "notebooks" / "01_test.ipynb", "x = 1", "raise ValueError('on purpose')")
-    make(library / "notebooks" / "02_forgotten.ipynb", "1;")
-    result = build(library)
-    assert result.returncode == 1
-    assert "_toc.yml does not name 02_forgotten.ipynb" in result.stdout
-    assert "The book was not built." in result.stderr
-    assert "01_test.ipynb: cell 3 of 3 (id 'cell-1') failed" in result.stderr
-    assert "ValueError: on purpose" in result.stderr
-    assert not (library / "_build" / "html").exists()
-
-
-def test_contents_name_only_notebooks_that_exist(library):
-    write_toc(library, "notebooks/01_test", "notebooks/03_missing")
-    result = build(library)
-    assert result.returncode == 1
-    assert "do not exist: 03_missing.ipynb" in result.stderr
-
-
-@pytest.mark.slow
-def test_warning_fails_every_build_until_it_is_gone(library):
-    index = library / "book" / "index.md"
-    html = library / "_build" / "html"
-    result = build(library)
-    assert result.returncode == 0, result.stderr
-    assert (html / "index.html").as_uri() in result.stdout
-    assert "package-1 record-1 7" in (html / "notebooks" / "01_test.html").read_text()
-
-    index.write_text("# Front page\n\nSee [nothing](#nowhere).\n")
-    for _ in range(2):  # Sphinx alone would forget the warning of a page that it need not read again
-        result = build(library)
-        assert result.returncode == 1
-        assert "nowhere" in result.stderr
-        assert not html.exists()
-
-    index.write_text("# Front page\n\nHello.\n")
-    make(library / "notebooks" / "02_gone.ipynb", "1;")
-    write_toc(library, "notebooks/01_test", "notebooks/02_gone")
-    result = build(library)
-    assert result.returncode == 0, result.stderr
-    assert (html / "notebooks" / "02_gone.html").exists()
-    (library / "notebooks" / "02_gone.ipynb").unlink()
-    write_toc(library, "notebooks/01_test")
-    (library / "memcomp" / "part.py").write_text("VALUE = 'package-2'\n")
-    result = build(library)
-    assert result.returncode == 0, result.stderr
-    assert not list(html.rglob("*02_gone*"))
-    assert "package-2 record-1 7" in (html / "notebooks" / "01_test.html").read_text()
-
-
-def test_pages_are_laid_out_with_executed_notebooks_and_the_files_they_show(library, monkeypatch):
-    counted(monkeypatch)
-    (library / "book" / "gone.md").write_text("# Gone\n")
-    executed, _ = run(library)
-    book.stage(library, executed)
-    (library / "book" / "gone.md").unlink()
-    source = book.stage(library, executed)
-    staged = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    expected = {"_config.yml", "_toc.yml", "execution.json", "notebooks/01_test.ipynb"}
-    assert expected | {"book/index.md", "memcomp/part.py"} <= staged
-    assert "book/gone.md" not in staged
-    assert notebooks.read(source / "notebooks" / "01_test.ipynb").cells[1].execution_count == 1
-
-
-def test_second_build_waits_for_the_first(library, capsys):
-    (library / "_build").mkdir()
-    with book.build_lock(library):
-        waiting = threading.Thread(target=lambda: book.build_lock(library).lock.release())
-        waiting.start()
-        waiting.join(1)
-        assert waiting.is_alive()
-        assert "Another build is at work" in capsys.readouterr().out
-    waiting.join(30)
-    assert not waiting.is_alive()

@@ -3,27 +3,28 @@
     python -m tools.book
 
 Executed notebooks and pages are laid out as a copy of the checkout in `_build/source`. Every build renders
-all pages into an empty `_build/html`: half a minute, and nothing is left of what is no longer there.
+all pages into an empty folder, which becomes `_build/html` when it is whole: half a minute, and nothing is
+left of what is no longer there.
 """
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import filelock
-
 from tools import notebooks
-from tools.notebooks import ROOT, NotebookError, tell
+from tools.notebooks import ROOT
+from tools.running import Failure, Progress, alone, complete, end_children, tell
 
 # The folders whose files the pages are made of or show.
 SHOWN = ("book", "memcomp", "profiles", "tests/data")
 
 
-class BookError(Exception):
+class BookError(Failure):
     """A book that could not be rendered without a warning."""
 
 
@@ -52,32 +53,42 @@ def stage(root, executed):
     for one in executed:
         name = one.path.relative_to(root)
         notebooks.write(one.notebook, source / name)
-        times[name.with_suffix("").as_posix()] = {"seconds": one.seconds, "created": one.created}
+        run = {"seconds": one.seconds, "created": one.created, "by": one.by}
+        times[name.with_suffix("").as_posix()] = run
     (source / "execution.json").write_text(json.dumps({"notebooks": times}, indent=1))
     return source
 
 
-def render(root, source):
+def render(root, source, say=tell, silence=10):
     """Render `_build/source` afresh to `_build/html`; every warning is an error, and leaves no book."""
-    build = root / "_build"
-    for folder in ("html", ".doctrees", "jupyter_execute"):
-        shutil.rmtree(build / folder, ignore_errors=True)
-    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    arguments = ["build", str(source), "--path-output", str(root), "-W", "-n", "--keep-going"]
-    if subprocess.run([*jupyter_book, *arguments], cwd=root).returncode:
-        shutil.rmtree(build / "html", ignore_errors=True)
-        raise BookError("the pages were not rendered without warnings; see the lines above")
-    return build / "html" / "index.html"
-
-
-def build_lock(root):
-    """Let one build at a time render a checkout's pages; release the lock at the end of a with-block."""
-    lock = filelock.FileLock(root / "_build" / ".lock")
-    try:
-        return lock.acquire(timeout=0)
-    except filelock.Timeout:
-        tell("Another build is at work in this checkout; waiting for it to end.")
-        return lock.acquire()
+    html, rendered = root / "_build" / "html", root / "_build" / "rendered"
+    for folder in (html, rendered):
+        shutil.rmtree(folder, ignore_errors=True)
+    lines, step = [], "reading the settings"
+    command = [sys.executable, "-m", "tools.renderer", source, rendered]
+    # Ctrl-C on the terminal is for this process alone; the renderer ends when its standard input does.
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    settings = {"cwd": ROOT, "start_new_session": True, "text": True, "errors": "replace"}
+    with (
+        Progress(say, lambda: f"    at work: {step}", silence),
+        subprocess.Popen(command, **pipes, **settings) as child,
+    ):
+        try:
+            for line in child.stdout:
+                line = re.sub(r"\x1b\[[0-9;]*m", "", line)
+                if at := re.match(r"(\w+ \w+)\.\.\. \[ *(\d+%)\]", line):
+                    step = f"{at[1]}, {at[2]} done"
+                else:
+                    lines.append(line)
+        except BaseException:
+            end_children()
+            raise
+    if child.returncode:
+        shutil.rmtree(rendered, ignore_errors=True)
+        raise BookError(f"the pages were not rendered without warnings:\n{''.join(lines)}")
+    (rendered / "_build" / "html").rename(html)
+    shutil.rmtree(rendered)
+    return html / "index.html"
 
 
 def main(arguments=None):
@@ -88,26 +99,23 @@ def main(arguments=None):
     parser.add_argument("--root", type=Path, default=ROOT, help="another checkout than this one")
     options = parser.parse_args(arguments)
     root = options.root.resolve()
-    try:
+
+    def work():
         started = time.monotonic()
+        tell("Looking for what has changed since the chapters were executed")
         paths = chapters(root)
         for path in sorted(set((root / "notebooks").glob("[0-9]*.ipynb")) - set(paths)):
             tell(f"note: _toc.yml does not name {path.name}, so it is not part of the book")
-        tell(f"Executing {len(paths)} chapters")
-        executed = notebooks.execute(paths, root, fresh=options.fresh, jobs=options.jobs, say=tell)
-        middle = time.monotonic()
-        with build_lock(root):
-            tell("Rendering the pages")
+        with alone(root):
+            executed = notebooks.execute(paths, root, fresh=options.fresh, jobs=options.jobs, say=tell)
+            middle = time.monotonic()
+            tell("Rendering the pages: about 30 s")
             index = render(root, stage(root, executed))
         ended = time.monotonic()
-    except (NotebookError, BookError) as error:
-        print(f"\nThe book was not built.\n{error}", file=sys.stderr)
-        return 1
-    tell(
-        f"\nThe book is at {index.as_uri()}\n"
-        f"  chapters {middle - started:.1f} s, pages {ended - middle:.1f} s, together {ended - started:.1f} s"
-    )
-    return 0
+        times = f"chapters {middle - started:.1f} s, pages {ended - middle:.1f} s"
+        tell(f"\nThe book is at {index.as_uri()}\n  {times}, together {ended - started:.1f} s")
+
+    return complete(work, root, "The book was not built")
 
 
 if __name__ == "__main__":

@@ -4,19 +4,19 @@
     python -m tools.notebooks --write [PATH ...]   the same, and store the outputs in the notebooks
     python -m tools.notebooks --check [PATH ...]   execute nothing; list every defect of the stored notebooks
 
-Without a path, every notebook of the folder `notebooks`. Outputs are kept in `_build/executed`, under a hash
-of everything that an output can depend on: see `fingerprint`.
+Without a path, every notebook of the folder `notebooks`. Outputs are kept in `_build/executed`, with all that
+they depend on: see `tools.dependencies`.
 """
 
 import argparse
 import asyncio
 import copy
-import hashlib
 import json
 import os
+import platform
 import re
-import signal
 import sys
+import tempfile
 import textwrap
 import time
 from dataclasses import dataclass
@@ -25,10 +25,15 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from traitlets.config import Config
 
-from memcomp.records import write_atomically
+from memcomp.records import device_name, write_atomically
+from tools.dependencies import Dependencies
+from tools.running import Failure, Progress, alone, complete, roughly, run_apart, tell
 
 ROOT = Path(__file__).resolve().parents[1]
+# Seconds that each chapter took on two cores, for a first estimate.
+DURATIONS = json.loads((Path(__file__).parent / "durations.json").read_text(encoding="utf-8"))
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {
@@ -40,9 +45,11 @@ LANGUAGE = {
 # What a notebook may carry besides its sources and outputs; editors and runners leave much more.
 NOTEBOOK_METADATA = {"kernelspec", "language_info", "mystnb"}
 CELL_METADATA = {"mystnb", "tags"}
+# Of what executed a chapter, what the book shows.
+VERSIONS = ("Python", "numpy", "scipy", "matplotlib", "torch", "torchvision", "mlxtend")
 
 
-class NotebookError(Exception):
+class NotebookError(Failure):
     """A notebook that could not be executed to its end."""
 
 
@@ -54,46 +61,8 @@ class Executed:
     notebook: nbformat.NotebookNode
     seconds: float
     created: str
+    by: dict
     from_cache: bool
-
-
-# --- what an output depends on ---------------------------------------------------------------------------
-
-
-def results_folder(root):
-    """Return the folder of records that the notebooks of `root` read."""
-    return Path(os.environ.get("MEMCOMP_RESULTS") or root / "results")
-
-
-def fingerprint(root=ROOT):
-    """Hash everything except its own cells that a notebook's output can depend on.
-
-    That is: the package's files, the locked versions of the packages below it, the profiles, every record,
-    modules beside the notebooks, the Python version, and where the data sets are looked for. All records
-    count for all notebooks: which of them a notebook reads is known only by executing it.
-    """
-    folders = [
-        (root / "memcomp", "**/*"),
-        (root / "profiles", "**/*"),
-        (results_folder(root), "**/*.json"),
-        (root / "notebooks", "*.py"),
-        (root, "requirements.lock"),
-    ]
-    digest = hashlib.sha256()
-    digest.update(f"python {sys.version_info[:3]} data {os.environ.get('MEMCOMP_DATA', '')}".encode())
-    for folder, pattern in folders:
-        for path in sorted(folder.glob(pattern)):
-            if "__pycache__" in path.parts or path.name.startswith(".") or not path.is_file():
-                continue
-            digest.update(f"\0{folder.name}/{path.relative_to(folder).as_posix()}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def key(notebook, surroundings):
-    """Return the key under which a notebook's outputs are kept: its code cells and `fingerprint`'s answer."""
-    cells = [[cell.source, sorted(cell.metadata.get("tags", []))] for cell in code_cells(notebook)]
-    return hashlib.sha256(json.dumps([surroundings, cells]).encode()).hexdigest()
 
 
 def code_cells(notebook):
@@ -119,33 +88,37 @@ def write(notebook, path):
 # --- execution -------------------------------------------------------------------------------------------
 
 
-async def execute_one(path, notebook, root, threads, timeout):
+async def execute_one(path, notebook, root, threads, timeout, at=lambda index: None):
     """Execute a copy of one notebook in a kernel of its own; return seconds and each code cell's outputs.
+
+    `at` hears the index of each cell that begins.
 
     Raises
     ------
     NotebookError
         Naming the cell that failed and why.
     """
-    notebook, running, loop = copy.deepcopy(notebook), [], asyncio.get_running_loop()
-
-    def leave_signals(notebook):
-        """Undo that nbclient takes an interrupt as meant for one kernel: it is meant for the whole run."""
-        for one in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(one)
-
+    notebook, running = copy.deepcopy(notebook), []
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
+
+    def begins(cell, cell_index):
+        running.append((cell_index, cell))
+        at(cell_index)
+
+    # Kernels that start at the same time race for ports, but not for files.
+    sockets = tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR"), ignore_cleanup_errors=True)
+    connection = {"transport": "ipc", "connection_file": f"{sockets.name}/kernel.json"}
     client = NotebookClient(
         notebook,
+        config=Config({"KernelManager": connection}),
         kernel_name="python3",
         timeout=timeout,
         startup_timeout=120,
         record_timing=False,
         coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
-        on_notebook_start=leave_signals,
-        on_cell_execute=lambda cell, cell_index: running.append((cell_index, cell)),
+        on_cell_execute=begins,
     )
     libraries = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")
     environment = os.environ | {f"{library}_NUM_THREADS": str(threads) for library in libraries}
@@ -154,7 +127,8 @@ async def execute_one(path, notebook, root, threads, timeout):
     folders = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     started = time.monotonic()
     try:
-        await client.async_execute(env=environment | {"PYTHONHASHSEED": "0", "PYTHONPATH": folders})
+        with sockets:
+            await client.async_execute(env=environment | {"PYTHONHASHSEED": "0", "PYTHONPATH": folders})
     except Exception as error:  # a failing cell, a dead kernel, a kernel that did not start: all are reported
         where = "the kernel did not start"
         if running:
@@ -166,7 +140,7 @@ async def execute_one(path, notebook, root, threads, timeout):
     return {"seconds": seconds, "outputs": [cell.outputs for cell in code_cells(notebook)]}
 
 
-def execute(paths, root=ROOT, *, fresh=False, jobs=None, timeout=1800, say=print):
+def execute(paths, root=ROOT, *, fresh=False, jobs=None, timeout=1800, say=print, silence=10):
     """Execute those notebooks whose outputs are not kept; return all as `Executed`, in the order given.
 
     Parameters
@@ -183,7 +157,9 @@ def execute(paths, root=ROOT, *, fresh=False, jobs=None, timeout=1800, say=print
     timeout : int
         Seconds that a single cell may take.
     say : callable
-        Receives one line when a notebook starts and one when it has finished.
+        Receives one line when a notebook starts, one when it has finished, and one after each silence.
+    silence : float
+        Seconds.
 
     Raises
     ------
@@ -192,62 +168,117 @@ def execute(paths, root=ROOT, *, fresh=False, jobs=None, timeout=1800, say=print
         kept.
     """
     root = Path(root)
-    surroundings = fingerprint(root)
+    notebooks = {path: read(path) for path in paths}
+    depends = dependencies_of(notebooks, root)
     (root / "_build" / "executed").mkdir(parents=True, exist_ok=True)
-    kept, todo, notebooks = {}, [], {}
+    kept, todo = {}, {}  # entries, expected seconds
     for path in paths:
-        notebooks[path] = read(path)
         entry = load_kept(path, root)
-        if entry and not fresh and entry["key"] == key(notebooks[path], surroundings):
+        changed = changes(entry, depends[path])
+        if not (fresh or changed):
             kept[path] = entry
             say(f"  {path.stem:<28} unchanged ({entry['seconds']:.1f} s when executed)")
         else:
-            todo.append((-entry["seconds"] if entry else -float("inf"), path))
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = max(1, min(jobs or min(cores, 4), len(todo) or 1))
-
-    async def run(path, places):
-        async with places:
-            say(f"  {path.stem:<28} started")
-            try:
-                result = await execute_one(path, notebooks[path], root, max(1, cores // jobs), timeout)
-            except NotebookError:
-                say(f"  {path.stem:<28} FAILED")
-                raise
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        kept[path] = {"key": key(notebooks[path], surroundings), "created": created} | result
-        write_atomically(kept_path(path, root), json.dumps(kept[path]))
-        say(f"  {path.stem:<28} done in {result['seconds']:.1f} s ({len(kept)} of {len(paths)})")
-
-    async def run_all():
-        places = asyncio.Semaphore(jobs)
-        # The longest first, so that it does not start when the others have ended.
-        tasks = [run(path, places) for _, path in sorted(todo)]
-        return await asyncio.gather(*tasks, return_exceptions=True)
-
+            if entry and changed:
+                say(f"  {path.stem:<28} to be executed: {changed}")
+            todo[path] = entry["seconds"] if entry else DURATIONS.get(path.stem, 60)
     unchanged = set(kept)
-    failures = [error for error in asyncio.run(run_all()) if error]
-    for error in failures:
-        if not isinstance(error, NotebookError):
-            raise error
-    if failures:
-        raise NotebookError("\n".join(map(str, failures)))
-    if todo and fingerprint(root) != surroundings:
-        say(
-            "  note: memcomp, a profile or a record changed while the notebooks ran; the next build will\n"
-            "  execute them again. If they computed missing records, `git status` shows them under results/."
+    if todo:
+        execute_all(
+            todo, kept, notebooks, depends, root, jobs=jobs, timeout=timeout, say=say, silence=silence
         )
+        if dependencies_of(notebooks, root) != depends:
+            say("  note: something changed that they depend on while they ran; the next build does it again.")
+            say("  If they computed missing records, `git status` shows them under results/.")
     return [
         Executed(
             path,
             finish(notebooks[path], kept[path]["outputs"]),
             kept[path]["seconds"],
             kept[path]["created"],
+            made_with(kept[path]),
             path in unchanged,
         )
         for path in paths
     ]
+
+
+def execute_all(todo, kept, notebooks, depends, root, *, jobs, timeout, say, silence):
+    """Execute notebooks, several at once, and keep what comes out; `todo` holds the seconds expected of each.
+
+    The longest is first, so that it does not start when the others have ended.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = max(1, min(jobs or min(cores, 4), len(todo)))
+    device = {"Processor": device_name(), "Operating system": f"{platform.system()} {platform.machine()}"}
+    started, running, done = time.monotonic(), {}, {}
+
+    def left():
+        """Return the seconds that all will still take, by the speed of those that have ended."""
+        speed = sum(done.values()) / sum(todo[path] for path in done) if done else 1
+        each = [seconds * speed for path, seconds in todo.items() if path not in done]
+        return max(max(each, default=0), sum(each) / jobs) - (0 if done else time.monotonic() - started)
+
+    def status():
+        cells = [f"{path.stem} in cell {index + 1} of {total}" for path, (index, total) in running.items()]
+        return f"    at work: {', '.join(cells)}; about {roughly(left())} left" if cells else None
+
+    async def run(path, places):
+        async with places:
+            progress(f"  {path.stem:<28} started")
+            total = len(notebooks[path].cells)
+            running[path] = (0, total)
+            try:
+                result = await execute_one(
+                    *(path, notebooks[path], root, max(1, cores // jobs), timeout),
+                    at=lambda index: running.update({path: (index, total)}),
+                )
+            except NotebookError:
+                progress(f"  {path.stem:<28} FAILED")
+                raise
+            finally:
+                del running[path]
+        done[path] = result["seconds"]
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        kept[path] = {"depends": depends[path], "created": created, "device": device} | result
+        write_atomically(kept_path(path, root), json.dumps(kept[path]))
+        progress(f"  {path.stem:<28} done in {result['seconds']:.1f} s ({len(kept)} of {len(notebooks)})")
+
+    async def run_all():
+        places = asyncio.Semaphore(jobs)
+        tasks = [run(path, places) for path in sorted(todo, key=lambda path: (-todo[path], path))]
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    say(f"Executing {len(todo)} of {len(notebooks)} chapters, {jobs} at once: about {roughly(left())}")
+    with Progress(say, status, silence) as progress:
+        failures = [error for error in run_apart(run_all) if error]
+    for error in failures:
+        if not isinstance(error, NotebookError):
+            raise error
+    if failures:
+        raise NotebookError("\n".join(map(str, failures)))
+
+
+def dependencies_of(notebooks, root):
+    """Return what the outputs of each notebook depend on, by path, as everything is now."""
+    now = Dependencies(root)
+    return {path: now.of(code_cells(notebook), path) for path, notebook in notebooks.items()}
+
+
+def changes(entry, depends):
+    """Say what changed since a notebook was executed; nothing if nothing did."""
+    if not entry:
+        return "it has not been executed yet"
+    before = entry["depends"]
+    names = sorted(name for name in before.keys() | depends.keys() if before.get(name) != depends.get(name))
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return f"{', '.join(names[:2])}{more} changed" if names else ""
+
+
+def made_with(entry):
+    """Return the device and the main versions that a kept execution was made with."""
+    depends = entry["depends"]
+    return entry["device"] | {name: depends[name] for name in VERSIONS if name in depends}
 
 
 def store(executed):
@@ -276,11 +307,12 @@ def kept_path(path, root):
 
 
 def load_kept(path, root):
-    """Return what is kept of a notebook, or None."""
+    """Return what is kept of a notebook, or None if it is nothing, damaged, or of an older form."""
     try:
-        return json.loads(kept_path(path, root).read_text(encoding="utf-8"))
+        entry = json.loads(kept_path(path, root).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
+    return entry if entry.keys() >= {"depends", "device", "created", "seconds", "outputs"} else None
 
 
 def finish(notebook, outputs):
@@ -334,24 +366,19 @@ def main(arguments=None):
         found += repeated_figure_names(sorted((ROOT / "notebooks").glob("*.ipynb")))
         print("\n".join(found) or f"{len(paths)} notebooks: nothing wrong")
         return 1 if found else 0
-    try:
+
+    def work():
         started = time.monotonic()
-        executed = execute(
-            paths, ROOT, fresh=options.fresh, jobs=options.jobs, timeout=options.timeout, say=tell
-        )
-        if options.write:
-            for one in executed:
-                store(one)
+        with alone(ROOT):
+            executed = execute(
+                paths, ROOT, fresh=options.fresh, jobs=options.jobs, timeout=options.timeout, say=tell
+            )
+            if options.write:
+                for one in executed:
+                    store(one)
         tell(f"{len(executed)} notebooks in {time.monotonic() - started:.1f} s")
-    except NotebookError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    return 0
 
-
-def tell(line):
-    """Print a line of progress at once, also into a pipe."""
-    print(line, flush=True)
+    return complete(work, ROOT, "The notebooks were not all executed")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -37,7 +36,7 @@ from memcomp.tables import Table, typeset
 from memcomp.theory import statements
 
 CHAPTER = re.compile(r"notebooks/(\d\d)_\w+$")
-PACKAGES = ("numpy", "scipy", "matplotlib", "torch", "torchvision", "mlxtend", "jupyter-book", "sphinx")
+RENDERERS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme")
 
 
 def setup(app):
@@ -289,21 +288,28 @@ class Status(SphinxDirective):
 
     def run(self):
         """Write one table per question."""
-        tables = [*self.execution(), *self.records(), *self.claims(), self.environment()]
+        tables = [*self.execution(), *self.records(), *self.claims(), self.rendering()]
         return [nodes.raw("", one, format="html") for one in tables]
 
     def execution(self):
-        """When and how long each chapter was executed."""
+        """When, how long and by what each chapter was executed: not always by what renders the pages."""
         path = Path(self.env.srcdir) / "execution.json"
         if not path.exists():
             return ["<p>Rendered from the outputs that the notebooks store; nothing was executed.</p>"]
-        runs = pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))["notebooks"]).T
+        executed = json.loads(path.read_text(encoding="utf-8"))["notebooks"]
+        runs = pd.DataFrame(executed).T.drop(columns="by")
         runs = runs.rename(index={name: chapter_title(book) for name, book in chapters(self.env).items()})
         runs.loc["All"] = {"seconds": runs["seconds"].sum(), "created": None}
         runs["seconds"] = runs["seconds"].map("{:.1f} s".format)
         runs["created"] = [minute(moment) for moment in runs["created"]]
         runs.columns = ["Execution time", "Executed (UTC)"]
-        return [shown(runs, "Execution of the chapters.")]
+        by = pd.DataFrame({name: run["by"] for name, run in executed.items()})
+        found = by.apply(lambda row: ", ".join(sorted(set(row.dropna()))), axis=1)
+        caption = "Device and versions that executed the chapters."
+        return [
+            shown(runs, "Execution of the chapters."),
+            shown(found.to_frame("Version").loc[list(by.index)], caption),
+        ]
 
     def records(self):
         """How many stored records there are, from when and from which devices and data."""
@@ -356,30 +362,15 @@ class Status(SphinxDirective):
         table = pd.DataFrame(rows, columns=["Chapter", "Profile", "Stored (UTC)", "Commit"])
         return [shown(table, "Stored claims.")] if rows else []
 
-    def environment(self):
-        """Versions and device of this build."""
-        rows = {
-            "Processor": cpu_model(),
-            "Operating system": f"{platform.system()} {platform.machine()}",
-            "Python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        }
-        return shown(pd.DataFrame({"Version": rows}), "Device and versions of this build.")
+    def rendering(self):
+        """Versions of what renders the pages now."""
+        rows = {name: importlib.metadata.version(name) for name in RENDERERS}
+        return shown(pd.DataFrame({"Version": rows}), "Versions that rendered the pages.")
 
 
 def minute(moment):
     """Return a moment of ISO 8601 to the minute; nothing for none."""
     return (moment or "")[:16].replace("T", " ")
-
-
-def cpu_model():
-    """Return the processor's name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), flags=re.MULTILINE)
-        if match:
-            return match.group(1).strip()
-    return platform.processor() or platform.machine()
 
 
 class ChapterFigure(Figure):
