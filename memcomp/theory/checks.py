@@ -277,7 +277,7 @@ def check_chernoff(law, k, n, deltas=(0.05, 0.1)):
 
 
 def gram_deviations(law, k, n, draws, rng):
-    """Measured ‖n⁻¹ Σ^(-½) XᵀX Σ^(-½) - I‖ over the common features, and whether they have full rank.
+    """Measured ‖W - I‖, W = n⁻¹ Σ^(-½) XᵀX Σ^(-½) over the common features, and whether they have full rank.
 
     Parameters
     ----------
@@ -289,16 +289,18 @@ def gram_deviations(law, k, n, draws, rng):
     -------
     norms : ndarray of shape (draws,)
     full_rank : ndarray of bool, shape (draws,)
+    smallest : ndarray of shape (draws,)
+        Eigenvalues of W.
     """
     root = np.sqrt(law.p[:k])
 
     def measure(X):
         gram = (X[:, :k].T @ X[:, :k]).toarray()
-        norm = np.linalg.norm(gram / np.outer(root, root) / n - np.eye(k), 2)
-        return norm, np.linalg.matrix_rank(gram, hermitian=True) == k
+        values = np.linalg.eigvalsh(gram / np.outer(root, root) / n)
+        return np.abs(values - 1).max(), np.linalg.matrix_rank(gram, hermitian=True) == k, values[0]
 
-    norms, full = measure_sets(measure, data_sets(law, n, draws, rng))
-    return norms, full.astype(bool)
+    norms, full, smallest = measure_sets(measure, data_sets(law, n, draws, rng))
+    return norms, full.astype(bool), smallest
 
 
 @checks_of("Lemma C.5")
@@ -319,7 +321,7 @@ def check_matrix_bernstein(law, k, n, rng, draws=100):
     p = law.p[:k]
     variance = (predictions.fourth_moment(p).max() - 1) / n
     bound = max(np.sum(1 / p) - 1, 1) / n
-    norms, _ = gram_deviations(law, k, n, draws, rng)
+    norms, *_ = gram_deviations(law, k, n, draws, rng)
     # Largest root of u² / 2 = log(ν / 0.05) (v + R u / 3), where the tail bound is 5 %.
     log = np.log(2 * k / 0.05)
     quantile = log * bound / 3 + np.sqrt((log * bound / 3) ** 2 + 2 * log * variance)
@@ -393,16 +395,17 @@ def check_gram_deviation(law, k, n, rng, draws=60, few=1000):
     list of Check
     """
     p = law.p[:k]
-    norms, full = gram_deviations(law, k, n, draws, rng)
+    norms, full, smallest = gram_deviations(law, k, n, draws, rng)
     bound, leading = predictions.gram_deviation_bound(p, n)
     # A threshold at which rank k is in doubt.
     low = law.threshold(few, 4)
-    _, low_full = gram_deviations(law, low, few, 1600, rng)
+    _, low_full, _ = gram_deviations(law, low, few, 1600, rng)
     low_rank = predictions.common_rank_probability(law.p[:low], few)
     # A matrix of zeros is off by 1: a bound from 1 on says nothing about the rank.
     yield "mean norm, Bernstein in full", "≤", bound, norms, 0, 1
     yield "mean norm, Bernstein's first term", "≤", leading, norms, 0, 1
     yield "mean norm, exact floor", "≥", predictions.gram_deviation_floor(p, n), norms
+    yield "P(smallest eigenvalue ≥ 0.7)", "≥", 0.99, np.mean(smallest >= 0.7)
     yield "P(rank k)", "≥", 0.99, full.mean()
     yield f"P(rank k) at n = {few:,}, n p_k = 4, k = {low}", "=", low_rank, low_full
 

@@ -145,6 +145,13 @@ class Statement:
         return f"{name} = {values} at α = {', '.join(f'{alpha:g}' for alpha in PAPER_ALPHAS)}"
 
     @property
+    def scale(self):
+        """str: "paper" if all checks look at data of the paper's size, or larger; else "quick"."""
+        law = paper_law(2.0)
+        places = (check.place for check in self.checks)
+        return "paper" if all(found.d >= law.d and n >= PAPER_N for found, _, n in places) else "quick"
+
+    @property
     def unmet(self):
         """str: premises that are not met at the first place where a check looks; may be empty."""
         missed = list(filter(None, (one.missed(*self.checks[0].place) for one in self.premises)))
@@ -514,9 +521,9 @@ def verify(chapter=None, seed=0):
     -------
     pandas.DataFrame
         One row a statement, by its number, in the order of `STATEMENTS`. ``id``, ``source``, ``statement``,
-        ``condition``, ``wording`` and ``at_scale`` are texts as in `Statement`; ``value`` says how far the
-        bounds are from the truth, how accurate the sharp formulas are, and which premise is not met where the
-        checks look; ``holds`` is the `verdict`; ``checks`` is the list of `Check`.
+        ``condition``, ``wording``, ``scale`` and ``at_scale`` are texts as in `Statement`; ``value`` says how
+        far the bounds are from the truth, how accurate the sharp formulas are, and which premise is not met
+        where the checks look; ``holds`` is the `verdict`; ``checks`` is the list of `Check`.
     """
     if chapter is not None and chapter not in CHAPTERS:
         raise ValueError(f"chapter {chapter!r}: expected one of {', '.join(CHAPTERS)}")
@@ -530,6 +537,7 @@ def verify(chapter=None, seed=0):
                 "statement": statement.says,
                 "condition": statement.condition,
                 "wording": statement.wording,
+                "scale": statement.scale,
                 "at_scale": statement.at_scale,
                 "value": "; ".join(filter(None, (summary(found), statement.unmet))),
                 "holds": verdict(found),
