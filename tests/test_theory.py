@@ -202,7 +202,7 @@ def test_a_bound_that_predicting_nothing_keeps_is_vacuous():
     beta = np.arange(1, 10_001) ** -0.1
     assert bound.trivial == pytest.approx(theory.paper_law(1.5).p @ beta**2)
     assert bound.predicted > bound.trivial > 10 * bound.measured
-    assert "a bound of 4.07 is vacuous, trivially 3.03" in theory.statements.summary(at_paper)
+    assert "a bound of 4.07 is vacuous (trivial: 3.03)" in theory.statements.summary(at_paper)
     useful = checks.check_test_loss(theory.paper_law(2.5), 10, 1000, rng, draws=100)
     assert theory.statements.verdict(useful) is True
     wrong = [replace(useful[0], measured=2 * useful[0].predicted, error=0.0), *at_paper]
