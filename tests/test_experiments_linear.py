@@ -96,6 +96,37 @@ def test_parts_of_the_loss_are_its_mean_over_the_noise():
     assert abs(found["bias"] + 0.25 * found["noise_factor"] - losses.mean()) < 4 * error
 
 
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_parts_are_what_unseen_unresolved_and_lone_features_add(alpha):
+    config, found = config_and_metrics(alpha=alpha, sigmas=(0.0, 0.4))
+    X, _ = training_set(config)
+    p, beta = PowerLaw(config.d, config.s, alpha).p, np.arange(1, config.d + 1) ** -0.1
+    times, k = (X != 0).sum(axis=0), found["k"]
+    clean, variance = (np.linalg.pinv(X) @ X @ beta - beta) ** 2, np.sum(np.linalg.pinv(X) ** 2, axis=1)
+    seen = times > 0
+    tail = np.flatnonzero(seen[k:]) + k
+    for row, (features, weight) in enumerate(
+        [
+            (np.arange(k), 1 / k),
+            (tail, 1 / tail.size),
+            (np.arange(config.d), p),
+            (tail, (1 - p[tail]) / tail.size),
+        ]
+    ):
+        weight = np.broadcast_to(weight, features.shape)
+        known, lone = seen[features], 1 / np.maximum(times[features], 1)
+        expected = [
+            np.sum((weight * clean[features])[~known]),
+            np.sum((weight * clean[features])[known]),
+            np.sum(weight * variance[features]),
+            np.sum((weight * lone)[known]),
+        ]
+        assert found["parts"][row] == pytest.approx(expected, rel=1e-7, abs=1e-12)
+    # Without noise the parts make up the loss, and what a forced feature adds.
+    assert sum(found["parts"][2][:2]) == pytest.approx(found["loss"][0])
+    assert sum(found["parts"][3][:2]) == pytest.approx(found["price"][0], abs=1e-12)
+
+
 def test_ridge_loss_is_that_of_the_normal_equations():
     config, found = config_and_metrics(penalties=(0.5, 2.0), sigmas=(0.0, 0.4))
     X, noise = training_set(config)

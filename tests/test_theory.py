@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from scipy.stats import binom
 
 from memcomp import linear, theory
 from memcomp.theory import checks, predictions, structure
-from memcomp.theory.checks import Check
+from memcomp.theory.base import Check
 
 REPOSITORY = Path(__file__).parents[1]
 EVERY_NUMBER = {
@@ -57,7 +58,7 @@ def test_statement_agrees_with_simulation(place, outcome):
 def test_a_wrong_constant_would_be_caught(place, outcome):
     for check in outcome(place):
         if check.relation != "=":
-            continue  # a wrong bound is a wrong formula: see below
+            continue  # a bound has room for a wrong constant: see test_theory_constants
         if check.predicted != 0:
             assert check.resolution < SMALLEST_VISIBLE_ERROR, check
             for factor in (1 - 2 * SMALLEST_VISIBLE_ERROR, 1 + 2 * SMALLEST_VISIBLE_ERROR):
@@ -106,18 +107,6 @@ def test_a_wrong_constant_would_be_caught(place, outcome):
             lambda rng: checks.check_recovery(
                 theory.paper_law(1.5), 33, 1000, rng, draws=5, peeled_draws=800
             ),
-        ),
-        # Bounds: that of Lemma A.1 (3) with a fifth of its constant, and matrix Bernstein's mean without its
-        # logarithm.
-        (
-            "features_lost_bound",
-            lambda right: lambda p, k, n: right(p, k, n) / 5,
-            lambda rng: checks.check_features(theory.paper_law(1.5), 33, 1000, rng, draws=300),
-        ),
-        (
-            "matrix_bernstein_mean",
-            lambda right: lambda variance, bound, size: right(variance, bound, 1.0 + 1e-9),
-            lambda rng: checks.check_matrix_bernstein(theory.paper_law(2.0), 17, 50_000, rng),
         ),
     ],
 )
@@ -175,8 +164,58 @@ def test_verify_answers_with_a_row_a_statement(monkeypatch):
     row = table.loc["Lemma C.1"]
     assert row[["id", "source", "statement"]].tolist() == ["lemma-c-1", "Lemma C.1", part[3].says]
     assert row["value"] == theory.statements.summary(row["checks"])
+    assert row["holds"] is True
     assert row["checks"] == part[3].check(np.random.default_rng([5, 3]))
-    assert table["holds"].all()
+
+
+@pytest.mark.parametrize(
+    ("number", "missed"),
+    [
+        (
+            "Theorem 4",
+            r"premise not met: \$n p_k\$ is 11.8, .* 84.8, \$p_{>k}\$ is 0.0729, asked for ≤ 0.00448",
+        ),
+        ("Lemma C.2", ""),  # its check looks where the premise is met
+        ("Theorem 2", r"premise not met: \$n p_k\$ is 10.2, asked for ≥ 84.8"),
+    ],
+)
+def test_a_statement_says_where_its_premise_is_not_met(number, missed):
+    (one,) = (one for one in theory.STATEMENTS if one.number == number)
+    assert re.fullmatch(missed, one.unmet)
+
+
+def test_a_premise_that_is_not_met_is_told_with_the_value(monkeypatch):
+    part = [one for one in theory.statements.CHAPTERS["05_noisy"] if one.number == "Theorem 1"]
+    monkeypatch.setitem(theory.statements.CHAPTERS, "05_noisy", tuple(part))
+    found = [Check("s", "q", 1.0, 1.0)]
+    monkeypatch.setattr(theory.statements.Statement, "check", lambda one, rng: found)
+    assert (
+        theory.verify("05_noisy").loc["Theorem 1", "value"].startswith("sharp form within 0.1%; premise not")
+    )
+
+
+def test_a_bound_that_predicting_nothing_keeps_is_vacuous():
+    rng = np.random.default_rng(0)
+    at_paper = checks.check_test_loss(theory.paper_law(1.5), 33, 1000, rng, draws=100)
+    assert theory.statements.verdict(at_paper) == "vacuous"
+    (bound,) = (one for one in at_paper if one.vacuous)
+    beta = np.arange(1, 10_001) ** -0.1
+    assert bound.trivial == pytest.approx(theory.paper_law(1.5).p @ beta**2)
+    assert bound.predicted > bound.trivial > 10 * bound.measured
+    assert "a bound of 4.07 is vacuous (trivial: 3.03)" in theory.statements.summary(at_paper)
+    useful = checks.check_test_loss(theory.paper_law(2.5), 10, 1000, rng, draws=100)
+    assert theory.statements.verdict(useful) is True
+    wrong = [replace(useful[0], measured=2 * useful[0].predicted, error=0.0), *at_paper]
+    assert theory.statements.verdict(wrong) is False
+
+
+def test_which_statements_are_vacuous_at_the_papers_scale(outcome):
+    found = {
+        one.number
+        for place, one in enumerate(theory.STATEMENTS)
+        if theory.statements.verdict(outcome(place)) == "vacuous"
+    }
+    assert found == {"Theorem 2", "Theorem 3"}
 
 
 def test_summary_tells_bounds_from_sharp_forms():
@@ -185,6 +224,8 @@ def test_summary_tells_bounds_from_sharp_forms():
     assert theory.statements.summary([bound, *sharp]).endswith("factor of up to 2; sharp form within 3.0%")
     assert theory.statements.summary([replace(bound, measured=1.9)]) == "bounds within 5.3%"
     assert theory.statements.summary([Check("s", "formula", 1.0, 1.0)]) == "sharp form within 0.1%"
+    loose = replace(bound, measured=2e-5)
+    assert theory.statements.summary([loose]) == "bounds off by a factor of up to 1e+05"
 
 
 def test_unknown_chapter_is_refused():
@@ -200,6 +241,9 @@ def test_check_compares_within_four_standard_errors():
     assert not Check("s", "q", 1.0, 1.05, error=0.01).holds
     assert Check("s", "q", 1.0, 1.05, error=0.01, tolerance=0.02).holds
     assert Check("s", "q", 1.0, 0.5, relation="≤").slack == 2
+    assert Check("s", "q", 1.0, 0.0, relation="≤").slack == np.inf
+    assert Check("s", "q", 0.0, 1e-6, tolerance=1e-5).holds
+    assert not Check("s", "q", 0.0, 1e-4, tolerance=1e-5).holds
     assert not Check("s", "q", 1.0, 0.5, relation="≥").holds
 
 
@@ -208,6 +252,8 @@ def test_check_refuses_what_cannot_be_compared():
         Check("s", "q", np.inf, 1.0)
     with pytest.raises(ValueError, match="relation"):
         Check("s", "q", 1.0, 1.0, relation="<")
+    with pytest.raises(ValueError, match="not an equality"):
+        Check("s", "q", 1.0, 1.0, trivial=1.0)
 
 
 # Predictions against brute force

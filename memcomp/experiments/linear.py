@@ -103,7 +103,10 @@ def run(config):
         Parts of the mean loss over the noise, :math:`L_D = \text{bias} + \sigma^2 V`, numbers: ``bias`` with
         its share ``missing`` on unseen features, and ``noise_factor``, which is
         :math:`V = \operatorname{tr}(\Sigma X^+ X^{+\prime})`. Also ``price_of_nothing``, the ``price``
-        (below) of predicting 0.
+        (below) of predicting 0. ``parts``, four lists of four: for the mean square error of the common and of
+        the seen tail features, for :math:`L_D` and for the price, what features that do not occur add, what
+        the others add without noise, and what they add per unit of label noise, first as it is and then as
+        it would be if each were alone in its samples.
 
         Measured with the noise as drawn, one number for each of ``sigmas``: ``loss`` :math:`L_D`; ``price``,
         by which one forced tail feature raises it, a mean over the seen ones, so that t of them give
@@ -141,6 +144,13 @@ def run(config):
         loss = population_loss(error, law.p)
         recovered = solver.recovery > RECOVERED
         lone = recovered & (times == 1)
+        bias, alone = (
+            (solver.solve(X @ beta) - beta) ** 2,
+            np.divide(1, times, where=seen, out=np.zeros(config.d)),
+        )
+        place = np.zeros((2, config.d))
+        place[0, :k], place[1, tail] = 1 / k, 1 / tail.size
+        weights = [*place, law.p, (1 - law.p) * place[1]]
         per_row = np.bincount(X.nonzero()[0][X.indices >= k], minlength=config.n)
         measured = {
             "k": k,
@@ -155,9 +165,11 @@ def run(config):
             "rows_2": np.sum(per_row >= 2),
             "lone": lone.sum(),
             "lone_variance": solver.noise_variance[lone].sum(),
-            "bias": population_loss(solver.solve(X @ beta) - beta, law.p),
+            "bias": law.p @ bias,
             "missing": law.p[~seen] @ beta[~seen] ** 2,
             "noise_factor": law.p @ solver.noise_variance,
+            "parts": np.array(weights)
+            @ np.transpose([bias * ~seen, bias * seen, solver.noise_variance, alone]),
             "price_of_nothing": composed_loss(beta, law.p, tail, 1) - population_loss(beta, law.p),
             "loss": loss,
             "price": composed_loss(error, law.p, tail, 1) - loss,

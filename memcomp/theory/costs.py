@@ -9,7 +9,8 @@ from scipy import integrate, optimize, special, stats
 
 from memcomp import linear
 from memcomp.theory import predictions, structure
-from memcomp.theory.checks import _measure, _of, _ratio_of_means, data_sets, noiseless_error
+from memcomp.theory.base import checks_of, data_sets, measure_sets, ratio_of_means
+from memcomp.theory.checks import noiseless_loss_of
 
 # Predictions --------------------------------------------------------------------------------------
 
@@ -175,7 +176,7 @@ def gaussian_noise(variances, n):
 # Checks -------------------------------------------------------------------------------------------
 
 
-@_of("Cost of not memorizing")
+@checks_of("Cost of not memorizing")
 def check_forgetting(law, n, rng, draws=2000, fits=40, penalty=0.1, known=100):
     """Check the weights of features seen once and twice, and a composed loss read off training residuals.
 
@@ -200,7 +201,7 @@ def check_forgetting(law, n, rng, draws=2000, fits=40, penalty=0.1, known=100):
     p, counts = law.p, [structure.feature_counts(X) for X in data_sets(law, n, draws, rng)]
     for times in (1, 2):
         mass, number = np.transpose([(n * p[m == times].sum(), np.sum(m == times)) for m in counts])
-        measured, quantity = _ratio_of_means(mass, number), f"n E[p | seen {times} times]"
+        measured, quantity = ratio_of_means(mass, number), f"n E[p | seen {times} times]"
         yield quantity, "=", n * seen_frequency(p, n, times), measured
         yield quantity + ", limit form", "=", n * seen_frequency_limit(law, n, times), measured, 0.005
 
@@ -212,11 +213,11 @@ def check_forgetting(law, n, rng, draws=2000, fits=40, penalty=0.1, known=100):
         once = rows.indices[count[rows.indices] == 1]
         return (1 - p[once]) @ error[once] ** 2, (1 - p[once]) @ (rows @ error) ** 2
 
-    ratio = _ratio_of_means(*_measure(measure, data_sets(law, n, fits, rng)))
+    ratio = ratio_of_means(*measure_sets(measure, data_sets(law, n, fits, rng)))
     yield "composed loss over that from training residuals", "=", 1, ratio, 0.02
 
 
-@_of("Optimality")
+@checks_of("Optimality")
 def check_posterior(law, n, rng, sigma=0.5, size=0.8):
     """Check that one ridge penalty, σ²/b², minimizes the mean of L_D and that of a composed loss.
 
@@ -248,7 +249,7 @@ def check_posterior(law, n, rng, sigma=0.5, size=0.8):
         yield f"best penalty for {name}, σ²/b²", "=", (sigma / size) ** 2, np.exp(best), 1e-3
 
 
-@_of("Theorem 2, limit")
+@checks_of("Theorem 2, limit")
 def check_floor_limit(law, rng, sizes=(100, 1000), draws=(10_000, 8000), large=100_000, repeats=20):
     """Check Theorem 2 as an equality: L_D / F_n, and how the unseen mass deviates from its mean.
 
@@ -276,10 +277,7 @@ def check_floor_limit(law, rng, sizes=(100, 1000), draws=(10_000, 8000), large=1
         yield quantity + ", limit form", "=", unseen_deviation_limit(law, n), measured, 0.015
     few, many = (unseen_deviation(p, n) / predictions.missing_mass(p, n) for n in (large / 100, large))
     yield "its exponent, -1/(2α)", "=", -0.5 / law.alpha, np.log(many / few) / np.log(100), 0.01
-    loss = [
-        linear.population_loss(noiseless_error(X, np.ones(law.d)), p)
-        for X in data_sets(law, large, repeats, rng)
-    ]
+    loss = list(map(noiseless_loss_of(p, np.ones(law.d)), data_sets(law, large, repeats, rng)))
     yield f"L_D at n = {large:,}, F_n", "=", predictions.missing_mass(p, large), loss, 0.02
 
 
@@ -289,7 +287,7 @@ def _noise_covariance(X, seen):
     return np.linalg.pinv((columns.T @ columns).toarray(), hermitian=True)
 
 
-@_of("Theorem 4, limit")
+@checks_of("Theorem 4, limit")
 def check_noise_limit(law, n, rng, draws=24, sigma=0.5):
     """Check Theorems 4 and 5 as equalities: V, the loss, and the price of a feature seen once.
 
@@ -306,16 +304,17 @@ def check_noise_limit(law, n, rng, draws=24, sigma=0.5):
     -------
     list of Check
     """
+    noiseless_loss = noiseless_loss_of(law.p, np.ones(law.d))
 
     def measure(X):
         count = structure.feature_counts(X)
         variance, seen = np.zeros(law.d), np.flatnonzero(count)
         variance[seen] = np.diag(_noise_covariance(X, seen))
-        bias, found = noiseless_error(X, np.ones(law.d)), structure.peel(X) > 0
-        loss = linear.population_loss(bias, law.p) + sigma**2 * law.p @ variance
+        found = structure.peel(X) > 0
+        loss = noiseless_loss(X) + sigma**2 * law.p @ variance
         return law.p @ variance, loss, variance[count == 1].mean(), np.min((variance * count)[found])
 
-    noise, loss, once, least = _measure(measure, data_sets(law, n, draws, rng))
+    noise, loss, once, least = measure_sets(measure, data_sets(law, n, draws, rng))
     limit = predictions.noise_limit(law, n)
     yield "V, V₀", "=", predictions.noise_floor(law.p, n), noise, 0.02
     yield "V, M_n (ψ(1) - ψ(1/α))", "=", limit, noise, 0.02
@@ -325,7 +324,7 @@ def check_noise_limit(law, n, rng, draws=24, sigma=0.5):
     yield "growth per feature seen once over σ², 1", "=", 1, once, 0.02
 
 
-@_of("Theorem 5, worst F")
+@checks_of("Theorem 5, worst F")
 def check_worst_features(law, n, rng, ts=(1, 4), draws=10, noises=1000):
     """Check the largest sum of t squared errors among features seen once.
 
@@ -358,7 +357,7 @@ def check_worst_features(law, n, rng, ts=(1, 4), draws=10, noises=1000):
         yield f"largest sum over σ², t = {t}", "=", predicted, measured, 0.015
 
 
-@_of("Same covariance")
+@checks_of("Same covariance")
 def check_covariance(law, n, rng, draws=(400, 8)):
     """Compare V of sparse signs and of Gaussian features with the same covariance.
 
