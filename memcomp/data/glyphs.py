@@ -1,24 +1,13 @@
-"""Glyphs, 20 drawings of each: Omniglot in torchvision's layout, and a stand-in rendered from a font."""
-
-from pathlib import Path
+"""Omniglot in torchvision's layout: glyphs, 20 drawings of each."""
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from memcomp.data.store import DataError, cached, damaged, no_file
 
 DRAWINGS = 20  # per class
 SIZE = (105, 105)  # of a drawing of Omniglot
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # 8 bits a colour: Pillow cuts what is deeper
-
-_SCRIPTS = {  # first and last code point of the letters that the stand-in glyphs are taken from
-    "Georgian": (0x10D0, 0x10F0),
-    "Armenian": (0x0561, 0x0586),
-    "Tifinagh": (0x2D30, 0x2D65),
-    "Hebrew": (0x05D0, 0x05EA),
-    "Lao": (0x0E81, 0x0EAE),
-    "N'Ko": (0x07CA, 0x07EA),
-}
 
 
 @cached(maxsize=2)
@@ -95,43 +84,3 @@ def _ink(image):
         drawn = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn)
     return 255 - np.asarray(image.convert("L"))
-
-
-@cached(maxsize=1)
-def rendered(split):
-    """Return the stand-in glyphs; there is one split."""
-    import matplotlib
-
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    font = ImageFont.truetype(str(path), 64)
-    empty = font.getmask("\U0010fffd").getbbox(), bytes(font.getmask("\U0010fffd"))
-    characters = []
-    for first, last in _SCRIPTS.values():
-        for code in range(first, last + 1):
-            mask = font.getmask(chr(code))
-            if mask.getbbox() and (mask.getbbox(), bytes(mask)) != empty:  # unassigned, or not in the font
-                characters.append(chr(code))
-    images = np.stack(
-        [_render(character, font, drawing) for character in characters for drawing in range(DRAWINGS)]
-    )
-    return images, np.repeat(np.arange(len(characters)), DRAWINGS)
-
-
-def _render(character, font, drawing):
-    """Draw a character as another hand would: turned, sheared, stretched, shifted, with a pen of its own."""
-    rng = np.random.default_rng([ord(character), drawing])
-    canvas = Image.new("L", (112, 112))
-    ImageDraw.Draw(canvas).text(
-        (56, 56), character, 255, font, anchor="mm", stroke_width=int(rng.integers(0, 3))
-    )
-    box = canvas.getbbox()
-    # Centre the ink, and scale it so that its longer side fills 20 of 28 pixels, as MNIST's does.
-    scale = max(box[2] - box[0], box[3] - box[1]) / 80 / rng.uniform(0.9, 1.05)
-    angle, shear, stretch = rng.normal(0, [0.1, 0.12, 0.08])
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = scale * turn @ np.array([[1, shear], [0, 1 + stretch]])
-    centre = np.array([box[0] + box[2], box[1] + box[3]]) / 2 + rng.normal(0, 2, 2)
-    offset = centre - matrix @ [56, 56]
-    coefficients = [*matrix[0], offset[0], *matrix[1], offset[1]]
-    drawn = canvas.transform((112, 112), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
-    return np.asarray(drawn.resize((28, 28), Image.Resampling.BILINEAR))

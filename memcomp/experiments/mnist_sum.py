@@ -44,7 +44,7 @@ class Config(base.Recipe):
 
 
 PROFILES = {
-    "quick": base.QUICK | {"full": 7500, "full_nines": 375, "size": 6000, "epochs": 15},
+    "quick": base.FORMER | {"full": 7500, "full_nines": 375, "size": 6000, "epochs": 15},
     "narrow": base.NARROW,
     "paper": {},
 }

@@ -51,10 +51,11 @@ class Config(base.Recipe):
         return self.dataset, self.glyph_pool
 
 
-DIAL = (1e-4, 1e-3, 1e-2, 0.1, 2.0)  # weight decays between and beyond those of Table 1
+DIAL = (0.01, 0.1, 2.0)  # weight decays between and beyond those of Table 1
+PACES = (0.5, 2, 4, 8)  # learning rates, in units of the recipe's, each with as many epochs fewer
 
-QUICK = base.QUICK | {"size": 6000, "epochs": 30}
-PROFILES = {"quick": QUICK, "narrow": base.NARROW, "paper": {}}
+FORMER = base.FORMER | {"size": 6000, "epochs": 30}
+PROFILES = {"quick": base.QUICK, "narrow": base.NARROW, "paper": {}}
 
 
 @base.grid(Config, PROFILES)
@@ -65,10 +66,15 @@ def grid(first, profile, seeds):
     Both hold
 
     - Table 1: four architectures, weight decay 0 and 0.5, 5 seeds;
-    - Table 2: three architectures, the same decays, 2 seeds (``paper``: 5);
-    - for Sum, what weight decay may mean: AdamW in place of Adam, a constant rate or one that falls along a
-      half cosine, half as many triplets, and decay of only some of the weights;
-    - for Sum, the weight decays of ``DIAL``, 3 seeds.
+    - Table 2: three architectures, the same decays, 3 seeds (``paper``: 5);
+    - AdamW in place of Adam, for Sum (``paper``: for all), 3 seeds.
+
+    ``quick`` also has, for Sum and 3 seeds that Table 1 has too,
+
+    - the paces of ``PACES``: the learning rate times a factor, the epochs divided by it, with both decays;
+    - decay of only some of the weights; the weight decays of ``DIAL``.
+
+    ``paper`` also has a rate that falls along a half cosine, for Sum.
 
     ``narrow``: the paper's recipe at width 16. Table 1 with 3 seeds (Cross-channel 2), AdamW for Sum, and
     Table 2 with one seed; the first seed of everything comes first.
@@ -88,22 +94,42 @@ def grid(first, profile, seeds):
         by_seed = sorted(table_1 + decoupled, key=lambda config: config.seed)
         return by_seed + points(seeds(1), ARCHITECTURES[:3], drawings=10)
 
-    if profile == "paper":
-        other = {"schedule": "cosine", "lr": 4 * first.lr}
-    else:  # at the first rate of the cosine no network fits its training set
-        other = {"schedule": "constant", "warmup": 0, "lr": first.lr / 4}
-    decoupled = ARCHITECTURES if profile == "paper" else ("sum",)
-    groups = {"decayed": ("conv", "other"), "optimizer": ("adam", "adamw")}
-    return [
+    tables = [
         *points(seeds(5), ARCHITECTURES),
-        *points(seeds(2, paper=5), ARCHITECTURES[:3], drawings=10),
-        *points(seeds(4), decoupled, (0.5,), optimizer="adamw"),
-        *points(seeds(3), **other),
-        *points(seeds(3), decays=(0.5,), optimizer="adamw", **other),
-        *points(seeds(3), size=first.size // 2),
-        *base.vary(first, **groups, seed=seeds(2), weight_decay=(0.5,)),
+        *points(seeds(3, paper=5), ARCHITECTURES[:3], drawings=10),
+    ]
+    if profile == "paper":
+        falling = {"schedule": "cosine", "lr": 4 * first.lr}
+        return [
+            *tables,
+            *points(seeds(5), ARCHITECTURES, (0.5,), optimizer="adamw"),
+            *points(seeds(3), **falling),
+            *points(seeds(3), decays=(0.5,), optimizer="adamw", **falling),
+        ]
+    return [
+        *tables,
+        *points(seeds(3), decays=(0.5,), optimizer="adamw"),
+        *(config for pace in PACES for config in points(seeds(3), **paced(first, pace))),
+        *base.vary(first, decayed=("conv", "other"), seed=seeds(3), weight_decay=(0.5,)),
         *points(seeds(3), decays=DIAL),
     ]
+
+
+def paced(config, pace):
+    """Return the changes by which a network learns at another pace: the same learning rate × all steps.
+
+    Parameters
+    ----------
+    config : Config
+    pace : float
+        Factor on the learning rate; the epochs, and those at the end that are measured, are divided by it.
+
+    Returns
+    -------
+    dict
+    """
+    shorter = {name: max(1, round(getattr(config, name) / pace)) for name in ("epochs", "last")}
+    return {"lr": config.lr * pace, **shorter}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,9 +272,11 @@ def run(model, config, data, data_root):
         ``fresh_loss``: on held-out digits drawn like the training digits; ``by_number`` (4): on triplets of
         0, 1, 2 and 3 glyphs of different label and otherwise held-out digits from 0 to 4.
 
-        For each glyph: ``position`` in its training triplet; ``residual``, the error on that triplet;
-        ``partners``, the mean error when a held-out digit stands in its place; ``own`` (3 × glyphs), its mean
-        error beside two held-out digits, at each position.
+        For each glyph: ``position`` in its training triplet; ``residual``, the error on that triplet, and
+        ``residual_loss``, its square; ``partners``, the mean error when a held-out digit stands in its place;
+        ``own`` (3 × glyphs), its mean error beside two held-out digits, at each position, and ``own_loss``
+        (glyphs), the mean of the squares. For one drawing a glyph also ``pair_loss`` (45), that of each pair,
+        in the order of :func:`itertools.combinations`.
 
         With batch normalization in training mode: ``batch_train_loss``, ``batch_glyph_loss``;
         ``batch_test_loss``, with one test triplet among 15 of training; ``batch_test_alone_loss``, in batches
@@ -262,10 +290,12 @@ def run(model, config, data, data_root):
     def loss(rows):
         return base.loss(model, test, rows, config.target)
 
-    by_position = [loss(rows) for rows in test.rows]
+    squared = np.square([errors(model, test, rows, config.target) for rows in test.rows])
+    pairs = {} if config.drawings > 1 else {"pair_loss": squared.reshape(-1, 45).mean(0).round(5)}
     return {
-        "test_loss": np.mean(by_position),
-        "by_position": by_position,
+        "test_loss": squared.mean(),
+        "by_position": squared.mean(1),
+        **pairs,
         **train_losses(model, config, data),
         "fresh_loss": loss(base.fresh(test.labels[: test.glyphs[0]], config)),
         "by_number": [loss(with_glyphs(test, number)) for number in range(4)],
@@ -308,11 +338,15 @@ def credit(model, config, data, test, digits=20, pairs=50):
     company = rng.choice(test.digits, (pairs, 2))
     both = base.extended(data, test.images, test.labels)
     partners = errors(model, both, without.reshape(-1, 3), config.target).reshape(-1, digits).mean(1)
+    residual = errors(model, data, data.rows[row], config.target)
+    own = beside(model, config, test, test.glyphs, company)
     return {
         "position": position,
-        "residual": errors(model, data, data.rows[row], config.target).round(4),
+        "residual": residual.round(4),
+        "residual_loss": np.square(residual).round(5),
         "partners": partners.round(4),
-        "own": beside(model, config, test, test.glyphs, company).mean(2).round(4),
+        "own": own.mean(2).round(4),
+        "own_loss": np.square(own).mean((0, 2)).round(5),
     }
 
 
