@@ -412,7 +412,7 @@ def test_metrics_along_the_way():
 def test_random_streams_with_different_names_never_meet():
     """But for those that chose what stored networks were trained on; these are listed."""
     shared = ("shared", "fresh", "partners", "batches", "pairs of glyphs")
-    old = {"victim", "noise", "training set", "with parts", *shared}
+    old = {"subset", "followed", "victim", "noise", "other drawings", "training set", "with parts", *shared}
     numbers = {"training set": [(seed, n) for seed in range(12) for n in (1, 10, 50, 550)]}
     numbers |= {"with glyphs": range(4), "with parts": range(1, 6), **{name: [()] for name in shared}}
     drawn = {}
@@ -426,9 +426,27 @@ def test_random_streams_with_different_names_never_meet():
         base.stream("tests")
 
 
+def test_metrics_of_the_last_epochs_are_averaged():
+    """A network measured after each of its last two epochs: their mean, and both in ``along``."""
+    config = omniglot.Config("sum", 0.5, 0, last=2, **(SMALL | {"epochs": 3}))
+    found = omniglot.run(config)
+    assert [one["epoch"] for one in found["along"]] == [2, 3]
+    for name in ("test_loss", "glyph_loss", "fresh_loss"):
+        two = [one[name] for one in found["along"]]
+        assert two[0] != two[1]
+        assert found[name] == pytest.approx(np.mean(two), rel=1e-4)
+    final = omniglot.run(dataclasses.replace(config, last=1))
+    assert final["test_loss"] == pytest.approx(found["along"][-1]["test_loss"], rel=1e-4)
+    assert "along" not in final
+    assert found["position"] == final["position"]
+    assert np.shape(found["own_loss"]) == (10,)
+    assert np.mean(final["pair_loss"]) == pytest.approx(final["test_loss"], rel=1e-4)
+    assert final["residual_loss"] == pytest.approx(np.square(final["residual"]), abs=1e-3)
+
+
 def test_digits_and_glyphs_are_chosen_apart():
     config = omniglot.Config("sum", 0.0, 0, **SMALL)
-    assert config.glyph_pool == "letters"
+    assert config.glyph_pool == "glyphs"
     other = dataclasses.replace(config, glyphs="embedded")
     data = omniglot.training_set(other)
     pool, _ = images.load("embedded", "train")
