@@ -99,6 +99,27 @@ def decide(value, error, n=FEWEST):
     return bool(value > 0)
 
 
+def by_chance(n):
+    """Return how often `decide` decides although nothing is there.
+
+    Parameters
+    ----------
+    n : int or array_like
+        Number of independent, normally distributed draws, whose mean is zero.
+
+    Returns
+    -------
+    float or ndarray
+        Of Student's distribution with n - 1 degrees of freedom, what lies beyond three standard errors.
+
+    Examples
+    --------
+    >>> by_chance([3, 5, 20]).round(3).tolist()
+    [0.095, 0.04, 0.007]
+    """
+    return 2 * stats.t.sf(ERRORS, np.asarray(n) - 1)
+
+
 def below(sample, level=0.0):
     """Tell whether a mean lies below a level; or, of paired samples' differences, below zero.
 

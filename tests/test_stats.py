@@ -70,3 +70,10 @@ def test_verdicts_together_are_as_weak_as_the_weakest(wanted):
     assert stats.together((one for one in (wanted, None)), wanted) is None
     assert stats.together([wanted, None, other], wanted) is False
     assert stats.together([other, None, wanted], wanted) is False
+
+
+def test_chance_decides_as_often_as_is_said():
+    """The rule, on many samples of five draws with nothing behind them."""
+    draws = np.random.default_rng(0).normal(size=(4000, 5))
+    decided = np.mean([stats.below(sample) is not None for sample in draws])
+    assert decided == pytest.approx(stats.by_chance(5), abs=0.01)

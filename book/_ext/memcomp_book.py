@@ -31,11 +31,13 @@ from sphinx.directives.patches import Figure
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
+from memcomp import stats
 from memcomp.claims import MARKS, SCALES
 from memcomp.tables import Table, typeset
 from memcomp.theory import statements
 
 CHAPTER = re.compile(r"notebooks/(\d\d)_\w+$")
+FIRST_OF_NETWORKS = "07"  # chapters before it are exact or have as many draws as they want
 RENDERERS = ("jupyter-book", "sphinx", "myst-nb", "sphinx-book-theme")
 
 
@@ -133,7 +135,7 @@ class Scorecard(SphinxDirective):
         measured = latest["measured"].unstack().reindex_like(verdicts).fillna("")
         parts = [counts(first, verdicts), self.table(first, measured, verdicts)]
         if not self.options:
-            parts = [self.glance(first, verdicts), parts[0], filters(first), parts[1]]
+            parts = [self.glance(first, verdicts), parts[0], by_chance(latest), filters(first), parts[1]]
         return [nodes.raw("", f'<div class="memcomp-card">{"".join(parts)}</div>', format="html")]
 
     def gather(self):
@@ -227,6 +229,21 @@ def counts(claims, verdicts):
     if again := len(verdicts) - len(once):
         caption += f" {again} claims that repeat another chapter's count once."
     return f'<div class="memcomp-counts">{shown(table.reindex(names).fillna(0).astype(int), caption)}</div>'
+
+
+def by_chance(claims):
+    """Say how many of the verdicts on networks one would expect by chance alone."""
+    networks = claims["chapter"].str[:2] >= FIRST_OF_NETWORKS
+    decided = claims[networks & claims["verdict"].isin(["holds", "fails"]) & (claims["n"] >= stats.FEWEST)]
+    expected = stats.by_chance(decided["n"]).sum()
+    return (
+        '<p class="memcomp-chance">Many verdicts are many chances to be wrong. From chapter '
+        f"{int(FIRST_OF_NETWORKS)} on, {len(decided)} of the verdicts above are <em>holds</em> or "
+        "<em>fails</em> and rest on three or more independent draws. If there were nothing to be found behind "
+        f"any of them, a rule of {stats.ERRORS} standard errors would still decide about {expected:.1f} of so "
+        "many comparisons, by Student's distribution with n − 1 degrees of freedom; claims that share their "
+        "networks can be wrong together.</p>"
+    )
 
 
 def filters(claims):

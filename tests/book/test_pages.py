@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import scipy.stats
 import yaml
 
 from tools import notebooks
@@ -207,6 +208,22 @@ def test_scorecard_counts_what_it_shows(pages, name):
         counted = {row.th.text: int(row.find_all("td")[column].text) for row in rows}
         assert counted == {verdict: shown.count(verdict) for verdict in counted}
         assert sum(counted.values()) == len(shown)
+
+
+def test_scorecard_says_how_many_verdicts_chance_could_make(pages):
+    """Counted from the table itself: n stands beside each value."""
+    expected, decided = 0.0, 0
+    for row in pages["book/scorecard.html"].select(".memcomp-scorecard tr.claim"):
+        for cell in row.select("td:has(.verdict)"):
+            n = re.search(r"n\s=\s(\d+)", cell.text)
+            network = row["id"].split("-")[1] >= "07"
+            if network and n and int(n[1]) >= 3 and cell.select_one(".verdict").text in ("holds", "fails"):
+                decided += 1
+                expected += 2 * scipy.stats.t.sf(3, int(n[1]) - 1)
+    text = pages["book/scorecard.html"].select_one(".memcomp-chance").text
+    assert f"{decided} of the verdicts" in text
+    assert f"about {expected:.1f} of so many" in text
+    assert decided > 20
 
 
 def test_the_front_page_says_what_was_found_with_numbers_from_the_chapters(chapters, pages):
