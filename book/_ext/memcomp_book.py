@@ -239,8 +239,9 @@ def by_chance(claims):
     return (
         '<p class="memcomp-chance">Many verdicts are many chances to be wrong. From chapter '
         f"{int(FIRST_OF_NETWORKS)} on, {len(decided)} of the verdicts above are <em>holds</em> or "
-        "<em>fails</em> and rest on three or more independent draws. If there were nothing to be found behind "
-        f"any of them, a rule of {stats.ERRORS} standard errors would still decide about {expected:.1f} of so "
+        "<em>fails</em> and rest on three or more independent draws. If there were nothing to be found "
+        f"behind any of them, a rule of {stats.ERRORS} standard errors would still decide about "
+        f"{expected:.1f} of so "
         "many comparisons, by Student's distribution with n − 1 degrees of freedom; claims that share their "
         "networks can be wrong together.</p>"
     )
