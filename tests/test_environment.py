@@ -43,7 +43,7 @@ def wheel(folder, name, version, code=""):
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(
-            f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
+            f"{info}/RECORD", f"{name}.py,,{len(code)}\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return f"{name}=={version} ; sys_platform != 'none' \\\n    --hash=sha256:{digest}\n"
@@ -102,7 +102,9 @@ class Checkout:
 
     def versions(self):
         code = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
-        done = subprocess.run([self.folder / ".venv/bin/python", "-c", code], capture_output=True, text=True)
+        done = subprocess.run(
+            [self.folder / ".venv/bin/python", "-c", code], stdout=subprocess.PIPE, text=True
+        )
         return done.stdout.split()
 
 
@@ -335,8 +337,9 @@ def test_half_a_package_is_installed_again(lost, complete):
 def test_a_file_cut_by_a_power_failure_is_noticed(complete):
     (complete.folder / ".venv/installed").write_text("")
     (complete.site / "beta.py").write_text("")
-    assert complete.make()[0] == 0
-    assert complete.versions() == ["1.0", "2.0"]
+    code, said = complete.make()
+    assert code == 0, said
+    assert complete.versions() == ["1.0", "2.0"], said
 
 
 @pytest.mark.slow
@@ -467,6 +470,7 @@ def test_an_index_without_the_locked_pytorch_or_with_one_that_does_not_run_is_re
     assert code != 0
     assert "does not run: ModuleNotFoundError: No module named 'nvidia_cuda'" in said
     (folder / "torchvision/index.html").write_text("")
+    next(complete.wheels.glob("torchvision-*.whl")).unlink()
     shutil.rmtree(next(complete.site.glob("torchvision-*.dist-info")))
     code, said = complete.make(f"TORCH_INDEX={address}", PIP_NO_INDEX="")
     assert code != 0

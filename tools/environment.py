@@ -6,9 +6,9 @@ one brings CUDA along on Linux. What pip says is kept in `.venv/install.log`.
 """
 
 import contextlib
+import csv
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -147,19 +147,23 @@ def unfinished():
     found = []
     for folder in ENVIRONMENT.glob("lib/python3.*/site-packages"):
         found += folder.glob("~*")  # pip's name for what it is about to remove
-        for info in folder.glob("*.dist-info"):
-            files = importlib.metadata.PathDistribution(info).files or ()
-            if not files or not all(is_whole(file) for file in files if file.suffix != ".pyc"):
-                found.append(info)
+        found += [info for info in folder.glob("*.dist-info") if not is_whole(info)]
     return found
 
 
-def is_whole(file):
-    """Return whether a file of a package exists with the size that the package's list tells."""
+def is_whole(info):
+    """Return whether all files of a package exist with the sizes that its list tells."""
     try:
-        return file.size in (None, file.locate().stat().st_size)
-    except OSError:
+        rows = list(csv.reader((info / "RECORD").read_text(encoding="utf-8").splitlines()))
+        for name, _, size in rows:
+            if name.endswith(".pyc"):  # which Python writes by itself
+                continue
+            there = (info.parent / name).stat().st_size
+            if size and int(size) != there:
+                return False
+    except (OSError, ValueError):
         return False
+    return bool(rows)
 
 
 def sizes(index):
