@@ -308,6 +308,14 @@ def test_an_environment_behind_a_link_is_made_there(checkout):
     assert (place / "bin/python").exists()
     assert (checkout.folder / ".venv").is_symlink()
     assert checkout.make() == (0, "")
+    # A second checkout that shares the environment uses it as it is, and finds its own code in it.
+    other = Checkout(checkout.folder.parent / "second")
+    shutil.copy(checkout.lock, other.lock)
+    (other.folder / ".venv").symlink_to(place)
+    assert other.make() == (0, "")
+    code = "import backend; print(backend.__file__)"
+    done = subprocess.run([other.folder / ".venv/bin/python", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == str(other.folder / "backend.py")
 
 
 def test_a_file_in_place_of_the_environment_is_named(checkout):

@@ -68,7 +68,7 @@ def install(lock):
     plan = wanted()
     index, place = plan["torch_index"], plan.get("place")
     check_machine(index)
-    moved = state().get("place", place) != place
+    moved = place and state().get("place") not in (None, place)
     if moved:
         say("This folder was moved, and the commands in .venv lead to where it was")
     if moved or not reusable() or state().get("torch_index") != index:
