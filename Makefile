@@ -8,6 +8,8 @@ BIN := .venv/bin
 export PYTHONHASHSEED := 0
 # A Python by name or path, and an index for PyTorch, see tools/environment.py.
 export PYTHON TORCH_INDEX
+# Other Pythons' packages, which some systems put on every path, are none of this one's.
+unexport PYTHONPATH PYTHONHOME
 # Pages and tests must not depend on a display.
 export MPLBACKEND := Agg
 

@@ -43,7 +43,7 @@ def wheel(folder, name, version, code=""):
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(
-            f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
+            f"{info}/RECORD", f"{name}.py,,{len(code)}\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return f"{name}=={version} ; sys_platform != 'none' \\\n    --hash=sha256:{digest}\n"
@@ -102,7 +102,9 @@ class Checkout:
 
     def versions(self):
         code = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
-        done = subprocess.run([self.folder / ".venv/bin/python", "-c", code], capture_output=True, text=True)
+        done = subprocess.run(
+            [self.folder / ".venv/bin/python", "-c", code], stdout=subprocess.PIPE, text=True
+        )
         return done.stdout.split()
 
 
@@ -297,6 +299,48 @@ def test_a_checkout_that_cannot_be_written_is_a_sentence(checkout, monkeypatch, 
     assert capsys.readouterr().err == f"Nothing was built: {checkout.lock}: Read-only file system\n"
 
 
+@pytest.mark.slow
+def test_an_environment_behind_a_link_is_made_there(checkout):
+    place = checkout.folder.parent / "another disk"
+    (checkout.folder / ".venv").symlink_to(place)
+    code, said = checkout.make(CDPATH=str(checkout.wheels))
+    assert code == 0, said
+    assert (place / "bin/python").exists()
+    assert (checkout.folder / ".venv").is_symlink()
+    assert checkout.make() == (0, "")
+    # A second checkout that shares the environment uses it as it is, and finds its own code in it.
+    other = Checkout(checkout.folder.parent / "second")
+    shutil.copy(checkout.lock, other.lock)
+    (other.folder / ".venv").symlink_to(place)
+    assert other.make() == (0, "")
+    code = "import backend; print(backend.__file__)"
+    done = subprocess.run([other.folder / ".venv/bin/python", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == str(other.folder / "backend.py")
+
+
+def test_a_file_in_place_of_the_environment_is_named(checkout):
+    (checkout.folder / ".venv").write_text("")
+    code, said = checkout.make()
+    assert code != 0
+    assert "Nothing was built: .venv is a file and no folder; move it away" in said
+
+
+def test_packages_of_other_pythons_are_not_seen(complete):
+    complete.lock_another()
+    (complete.wheels / "pip.py").write_text("1 / 0")
+    code, said = complete.make(PYTHONPATH=str(complete.wheels), PYTHONHOME="/no/such/folder", PIP_USER="1")
+    assert code == 0, said
+
+
+def test_another_cdpath_leads_nowhere_else(checkout):
+    (checkout.wheels / "tools").mkdir()
+    assert "can't open file" not in checkout.make("PYTHON=no-such-python", CDPATH=str(checkout.wheels))[1]
+    said = checkout.make(
+        "PYTHON=" + str(checkout.program("py", "pwd >&2; echo 3.12")), CDPATH=str(checkout.wheels)
+    )[1]
+    assert str(checkout.folder) in said
+
+
 # --- interruptions ---------------------------------------------------------------------------------------
 
 
@@ -335,8 +379,9 @@ def test_half_a_package_is_installed_again(lost, complete):
 def test_a_file_cut_by_a_power_failure_is_noticed(complete):
     (complete.folder / ".venv/installed").write_text("")
     (complete.site / "beta.py").write_text("")
-    assert complete.make()[0] == 0
-    assert complete.versions() == ["1.0", "2.0"]
+    code, said = complete.make()
+    assert code == 0, said
+    assert complete.versions() == ["1.0", "2.0"], said
 
 
 @pytest.mark.slow
@@ -349,12 +394,22 @@ def test_a_python_that_went_away_is_replaced(complete):
     assert complete.versions() == ["1.0", "2.0"]
 
 
-def test_a_moved_checkout_is_installed_again(complete):
+@pytest.mark.slow
+def test_the_environment_of_a_moved_checkout_is_made_anew(complete):
     complete.folder = complete.folder.rename(complete.folder.with_name("moved"))
     code, said = complete.make()
     assert code == 0, said
-    path = next((complete.folder / ".venv").glob("lib/python3.*/site-packages/memcomp.pth"))
-    assert path.read_text() == str(complete.folder)
+    assert "This folder was moved" in said
+    assert str(complete.folder) in (complete.folder / ".venv/bin/pip").read_text()
+
+
+def test_an_umlaut_in_the_path_and_the_locale_c_go_together(installed):
+    """Python below 3.13 does not start where a path of its packages has a letter that is not ASCII."""
+    checkout, _ = installed
+    code = "import backend; print(ascii(backend.__file__))"
+    command = [checkout.folder / ".venv/bin/python", "-I", "-c", code]
+    done = subprocess.run(command, env={"LC_ALL": "C"}, capture_output=True, text=True)
+    assert done.stdout.strip() == ascii(str(checkout.folder / "backend.py")), done.stderr
 
 
 def slow_pip(checkout, seconds=30):
@@ -467,6 +522,7 @@ def test_an_index_without_the_locked_pytorch_or_with_one_that_does_not_run_is_re
     assert code != 0
     assert "does not run: ModuleNotFoundError: No module named 'nvidia_cuda'" in said
     (folder / "torchvision/index.html").write_text("")
+    next(complete.wheels.glob("torchvision-*.whl")).unlink()
     shutil.rmtree(next(complete.site.glob("torchvision-*.dist-info")))
     code, said = complete.make(f"TORCH_INDEX={address}", PIP_NO_INDEX="")
     assert code != 0

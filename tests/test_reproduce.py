@@ -48,12 +48,13 @@ def committed_records(monkeypatch):
 
 
 def numbers(metrics):
-    """Return what is compared: every metric that is one number, and the training loss of the first epoch.
+    """Return what is compared: every metric that is one number, and what training lost in its first epoch.
 
     Losses, deviations and norms as logarithms: their spread over seeds is proportional to their size.
     """
     found = {name: value for name, value in metrics.items() if isinstance(value, Real)}
-    found["first epoch"] = metrics["history"][0]
+    if "history" in metrics:
+        found["first epoch"] = metrics["history"][0]
     return {
         name: np.log(value) if name.endswith(("loss", "_sd", "first epoch")) or "norm" in name else value
         for name, value in found.items()

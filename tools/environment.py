@@ -6,9 +6,9 @@ one brings CUDA along on Linux. What pip says is kept in `.venv/install.log`.
 """
 
 import contextlib
+import csv
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -65,13 +65,18 @@ def main():
 def install(lock):
     """Make the environment where there is none to go on with, and install what it lacks."""
     started = time.monotonic()
-    index = wanted()["torch_index"]
+    plan = wanted()
+    index, place = plan["torch_index"], plan.get("place")
     check_machine(index)
-    if not reusable() or state().get("torch_index") != index:
+    moved = place and state().get("place") not in (None, place)
+    if moved:
+        say("This folder was moved, and the commands in .venv lead to where it was")
+    if moved or not reusable() or state().get("torch_index") != index:
         untested = "" if sys.version_info[:2] in TESTED else ", which memcomp was not tested with"
         say(f"Making .venv with Python {platform.python_version()}{untested}")
         make()
-    STATE.write_text(json.dumps({"torch_index": index}))  # for a later call, should this one be interrupted
+    # For a later call, should this one be interrupted.
+    STATE.write_text(json.dumps({"torch_index": index, "place": place}))
     remove(unfinished())
     # Downloads wait beside the environment, so that one disk has to be large enough, not two.
     shutil.rmtree(TEMPORARY, ignore_errors=True)
@@ -91,8 +96,11 @@ def install(lock):
         pip(lock, "--only-binary=:all:", "--index-url", index, *torch)
         check_torch(index)
     pip(lock, "--no-build-isolation", "--editable", ".")
+    # Relative: Python below 3.13 stops at once at an umlaut in it where the locale is C.
+    (path,) = ENVIRONMENT.glob("lib/python3.*/site-packages/memcomp.pth")
+    path.write_text("../../../..\n")
     shutil.rmtree(TEMPORARY)
-    STATE.write_text(json.dumps(wanted() | {"python": version()}, indent=1) + "\n")
+    STATE.write_text(json.dumps(plan | {"python": version()}, indent=1) + "\n")
     say(f"Installed in {time.monotonic() - started:.0f} s")
 
 
@@ -147,19 +155,23 @@ def unfinished():
     found = []
     for folder in ENVIRONMENT.glob("lib/python3.*/site-packages"):
         found += folder.glob("~*")  # pip's name for what it is about to remove
-        for info in folder.glob("*.dist-info"):
-            files = importlib.metadata.PathDistribution(info).files or ()
-            if not files or not all(is_whole(file) for file in files if file.suffix != ".pyc"):
-                found.append(info)
+        found += [info for info in folder.glob("*.dist-info") if not is_whole(info)]
     return found
 
 
-def is_whole(file):
-    """Return whether a file of a package exists with the size that the package's list tells."""
+def is_whole(info):
+    """Return whether all files of a package exist with the sizes that its list tells."""
     try:
-        return file.size in (None, file.locate().stat().st_size)
-    except OSError:
+        rows = list(csv.reader((info / "RECORD").read_text(encoding="utf-8").splitlines()))
+        for name, _, size in rows:
+            if name.endswith(".pyc"):  # which Python writes by itself
+                continue
+            there = (info.parent / name).stat().st_size
+            if size and int(size) != there:
+                return False
+    except (OSError, ValueError):
         return False
+    return bool(rows)
 
 
 def sizes(index):
@@ -199,15 +211,16 @@ def check_machine(index):
 
 def make():
     """Make an environment with nothing in it but pip."""
+    folder = ENVIRONMENT.resolve()  # venv follows no link
+    if folder.exists() and not folder.is_dir():
+        raise Failed(".venv is a file and no folder; move it away")
     done = subprocess.run(
-        [sys.executable, "-I", "-m", "venv", "--clear", ENVIRONMENT], capture_output=True, text=True
+        [sys.executable, "-I", "-m", "venv", "--clear", folder], capture_output=True, text=True
     )
     if done.returncode:
         said = (done.stdout + done.stderr).strip()
-        raise Failed(
-            f"{sys.executable} could not make a virtual environment. On Debian and Ubuntu, install the "
-            f"package python3-venv. It said:\n{said}"
-        )
+        hint = " On Debian and Ubuntu, install the package python3-venv." if "ensurepip" in said else ""
+        raise Failed(f"{sys.executable} could not make a virtual environment.{hint} It said:\n{said}")
 
 
 def remove(paths):

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Finds a Python for tools/environment.py, which makes or completes .venv. Run by make.
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH='' cd -- "$(dirname "$0")/.."
 
 version() { "$1" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
 
