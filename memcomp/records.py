@@ -496,8 +496,8 @@ def _read_all(paths):
                 if unknown := record["config"].keys() - {field.name for field in dataclasses.fields(kind)}:
                     raise RecordError(
                         f"{os.path.relpath(path)} is of other code than this: configs of "
-                        f"{record['experiment']} have no {', '.join(sorted(unknown))}. Use the code that it was computed with, or "
-                        "move the file away"
+                        f"{record['experiment']} have no {', '.join(sorted(unknown))}. Use the "
+                        "code that it was computed with, or move the file away"
                     )
                 record["config"] = plain_config(defaults_of(kind)) | record["config"]
             found.append(record)
