@@ -6,7 +6,7 @@ import shlex
 import sys
 
 from memcomp import __version__, paths
-from memcomp.records import RecordError
+from memcomp.records import SHOWN, RecordError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_PUBLISHED = 1, 2, 3
 PUBLISHED = {
@@ -153,15 +153,20 @@ def _sweep(arguments):
     failed = []
     where = arguments.workers, arguments.scheduler, arguments.slurm
     runs = chapters.project() / "runs"
-    with cluster.connect(*where, per_gpu=arguments.per_gpu, folder=runs) as client:
+    with (
+        cluster.ending_at_once("interrupted; finished points are stored, and the same command goes on"),
+        cluster.connect(*where, per_gpu=arguments.per_gpu, folder=runs) as client,
+    ):
         print(f"dashboard: {client.dashboard_link}", flush=True)
         for grid in found:
             stored, computed, lost = sweep.sweep(grid, client, arguments.fresh, arguments.retry_failed)
             done = f"{stored} were stored, {computed} computed, {len(lost)} failed"
             print(f"{grid.experiment}: {len(grid.configs)} points, {done}", flush=True)
             failed += lost
-    for one in failed:
+    for one in failed[:SHOWN]:
         print(f"failed: {one['config']}\n  {one['error']}", file=sys.stderr)
+    if len(failed) > SHOWN:
+        print(f"and {len(failed) - SHOWN} more, listed in runs/sweep", file=sys.stderr)
     if failed:
         print(f"logs are in {runs / 'sweep'}; `--retry-failed` tries these points again", file=sys.stderr)
     return EXIT_FAILED if failed else 0
@@ -182,9 +187,16 @@ def main(arguments=None):
         data`` finds data that can be read and are not known to be the published ones.
     """
     chosen = parser().parse_args(arguments)
+    sys.stdout.reconfigure(errors="backslashreplace")  # as of stderr: file names need not be of any alphabet
     try:
         paths.settle_variables()
-        return chosen.command(chosen)
+        code = chosen.command(chosen)
+        sys.stdout.flush()  # here, where it is told if nobody reads it
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest as it ends
+        print("memcomp: whatever read the output has ended", file=sys.stderr)
+        return EXIT_FAILED
     except (ValueError, FileNotFoundError) as error:
         print(f"memcomp: {error}", file=sys.stderr)
         return EXIT_USAGE

@@ -7,7 +7,10 @@ import contextlib
 import functools
 import inspect
 import logging
+import multiprocessing.util
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -67,6 +70,45 @@ def told(words):
     finally:
         over.set()
         thread.join()
+
+
+_OUTSIDE = []  # what is to be called so that work elsewhere ends too
+
+
+@contextlib.contextmanager
+def ending_at_once(words):
+    """At Ctrl-C, `kill` or the end of the terminal say `words` and end this process and its workers at once.
+
+    Dask closes its workers in good order, which takes long on a busy machine and, while they start, ends in
+    tracebacks. Records need no good order: each is there whole or not at all. A signal that is ignored when
+    this begins, as under ``nohup``, stays so.
+
+    Parameters
+    ----------
+    words : str
+        One sentence.
+    """
+
+    def leave(number, _):
+        for one in before:
+            signal.signal(one, signal.SIG_IGN)  # the second Ctrl-C must not leave half of it undone
+        os.write(sys.stderr.fileno(), f"\nmemcomp: {words}\n".encode())
+        for child in multiprocessing.active_children():
+            child.kill()
+        for end in _OUTSIDE:
+            end()
+        multiprocessing.util._run_finalizers()  # else Python tells of semaphores that it cleans up itself
+        os._exit(128 + number)
+
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {one: signal.getsignal(one) for one in wanted if signal.getsignal(one) != signal.SIG_IGN}
+    for one in before:
+        signal.signal(one, leave)
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def gpus():
@@ -185,14 +227,17 @@ def _slurm(path, folder):
     import dask
     from tornado.ioloop import PeriodicCallback
 
-    # The import copies a file of settings to where Dask keeps its own: into the user's ~/.config.
+    # The import copies a file of settings to where Dask keeps its own, into the user's ~/.config, and makes
+    # Ctrl-C end this process with status 0 and without a word.
     kept, dask.config.PATH = dask.config.PATH, str(folder)
+    interrupted = signal.getsignal(signal.SIGINT)
     try:
         from dask_jobqueue import SLURMCluster
         from dask_jobqueue.core import Job, JobQueueCluster
         from dask_jobqueue.slurm import SLURMJob
     finally:
         dask.config.PATH = kept
+        signal.signal(signal.SIGINT, interrupted)
 
     options = values.slurm_options(path)
     jobs = options.pop("jobs")
@@ -213,9 +258,17 @@ def _slurm(path, folder):
         # Dask forgets a worker that is gone, but submits a new job only when it is asked for workers again.
         ask = PeriodicCallback(lambda: running.scale(jobs=jobs), 1000 * RESUBMIT_SECONDS)
         running.loop.add_callback(ask.start)
+
+        def cancel():
+            ids = [job.job_id for job in running.workers.values() if job.job_id]
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(["scancel", *ids], stdout=subprocess.DEVNULL, timeout=10, check=False)
+
+        _OUTSIDE.append(cancel)
         try:
             yield running
         finally:
+            _OUTSIDE.remove(cancel)
             running.loop.add_callback(ask.stop)
 
 

@@ -495,6 +495,12 @@ def _read_all(paths):
         try:
             record = read(path)
             if kind := _CONFIGS.get(record["experiment"]):
+                if unknown := record["config"].keys() - {field.name for field in dataclasses.fields(kind)}:
+                    raise RecordError(
+                        f"{os.path.relpath(path)} is of other code than this: configs of "
+                        f"{record['experiment']} have no {', '.join(sorted(unknown))}. Use the "
+                        "code that it was computed with, or move the file away"
+                    )
                 record["config"] = plain_config(defaults_of(kind)) | record["config"]
             found.append(record)
         except RecordError as error:
@@ -530,7 +536,8 @@ def _lock(path):
             path.write_text(f"process {os.getpid()} on {platform.node()} since {now}\n")
         yield True
     finally:
-        path.unlink(missing_ok=True)  # while it is held, so that no other process can be holding this file
+        with contextlib.suppress(OSError):
+            path.unlink()  # while it is held, so that no other process can be holding this file
         lock.release()
 
 

@@ -136,7 +136,7 @@ def sweep(grid, client, fresh=False, retry_failed=False):
     missing = set(grid.configs if fresh else grid.missing())
     failed = {}
     if listed.exists() and not (fresh or retry_failed):
-        failed = {one["key"]: one for one in json.loads(listed.read_text()) if one["key"] in missing}
+        failed = {one["key"]: one for one in _read_list(listed) if one["key"] in missing}
     todo = [config for key, config in grid.configs.items() if key not in failed]
     try:
         run = _logging(grid.run, logs)
@@ -149,6 +149,18 @@ def sweep(grid, client, fresh=False, retry_failed=False):
                     log.write(chapters.without_paths(trace))
     records.write_atomically(listed, json.dumps(list(failed.values()), indent=1) + "\n")
     return len(grid.configs) - len(missing), len(missing) - len(failed), list(failed.values())
+
+
+def _read_list(path):
+    """Read the points that failed before."""
+    try:
+        listed = json.loads(path.read_bytes())
+        whole = all(one.keys() >= {"key", "config", "error"} for one in listed)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is not a list of failed points; delete it, or try them with --retry-failed")
+    return listed
 
 
 def _logging(run, folder):

@@ -330,6 +330,19 @@ def test_labels_that_are_not_those_of_ten_digits_are_refused(fake_mnist, labels,
         images.load("mnist", "test", root)
 
 
+def test_a_folder_that_may_not_be_looked_into_is_named(fake_mnist, monkeypatch):
+    """As root everything may be read, so the refusal is played."""
+    root = fake_mnist[0]
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    digits.mnist.cache_clear()
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte cannot be read \(Permission denied\)"):
+        images.load("mnist", "test", root)
+
+
 def test_swapped_files_are_noticed(fake_mnist):
     root, raw, _ = fake_mnist
     (raw / "t10k-labels-idx1-ubyte").write_bytes((raw / "t10k-images-idx3-ubyte").read_bytes())

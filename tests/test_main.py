@@ -211,3 +211,26 @@ def test_the_module_and_the_console_script_are_one():
     ]
     assert helps[0] == helps[1]
     assert all(word in helps[0] for word in ("data", "run", "sweep"))
+
+
+def test_a_reader_that_goes_away_is_told_in_one_sentence(tmp_path):
+    command = [sys.executable, "-m", "memcomp", "data", "--check", "--root", "nowhere"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    os.close(write)
+    assert done.returncode == 1
+    assert done.stderr == "memcomp: whatever read the output has ended\n"
+
+
+def test_file_names_of_no_alphabet_and_a_narrow_terminal_are_written_all_the_same(tmp_path):
+    root = os.fsdecode(b"da\xfften \xc3\xa4")
+    for encoding in ("utf-8", "ascii"):
+        done = subprocess.run(
+            [sys.executable, "-m", "memcomp", "data", "--check", "--root", root],
+            capture_output=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+        )
+        assert (done.returncode, done.stderr) == (1, b"")
+        assert done.stdout.startswith(b"mnist      incomplete: ")

@@ -410,6 +410,35 @@ def test_versions_are_never_mixed(stored, tmp_path):
     assert records.load("toy", root=tmp_path, version=4) == sorted(fresh, key=lambda r: r["key"])
 
 
+def test_a_record_of_code_with_other_fields_is_named_and_not_half_understood(stored, tmp_path):
+    path = tmp_path / "quick" / "toy" / f"{stored[0]['key']}.json"
+    signed(stored[0], path, config={**stored[0]["config"], "momentum": 0.5})
+    with pytest.raises(
+        records.RecordError, match=r"is of other code than this: configs of toy have no momentum"
+    ):
+        collect(toy, GRID, root=tmp_path)
+
+
+@pytest.mark.parametrize("spoil", [pathlib.Path.mkdir, lambda path: path.symlink_to("nowhere")])
+@pytest.mark.filterwarnings("ignore:cannot lock")
+def test_what_stands_where_a_lock_belongs_costs_no_record(tmp_path, spoil):
+    folder = tmp_path / "quick" / "toy"
+    folder.mkdir(parents=True)
+    key = records.key_of("toy", 3, GRID[0])
+    spoil(folder / f".{key}.lock")
+    assert len(collect(toy, GRID, root=tmp_path)) == 3
+    assert len(records.load("toy", root=tmp_path)) == 3
+
+
+def test_a_link_to_nowhere_is_no_record_and_is_replaced(stored, tmp_path):
+    path = tmp_path / "quick" / "toy" / f"{stored[0]['key']}.json"
+    path.unlink()
+    path.symlink_to("nowhere")
+    assert len(collect(toy, GRID, root=tmp_path)) == 3
+    assert path.is_file()
+    assert not path.is_symlink()
+
+
 def test_strangers_in_the_folder_are_ignored(stored, tmp_path):
     folder = tmp_path / "quick" / "toy"
     for name in (".0123456789abcdef.json.xyz.tmp", ".0123456789abcdef.lock", "notes.txt", ".DS_Store"):

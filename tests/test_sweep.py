@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import psutil
 import pytest
 
 from memcomp import chapters, cluster, experiments, records, sweep
@@ -58,9 +59,9 @@ def run(config, bad=""):
 
 # memcomp's command line, with that experiment for its only chapter.
 DRIVER = """
-import importlib.util, pathlib, sys
+import importlib.util, os, pathlib, sys
 import cloudpickle
-from memcomp import chapters, experiments
+from memcomp import chapters, cluster, experiments
 
 HERE = pathlib.Path(__file__).parent
 
@@ -80,6 +81,7 @@ if __name__ == "__main__":
     from memcomp.__main__ import main
 
     install()
+    cluster.PATIENCE_SECONDS = int(os.environ.get("MEMCOMP_TEST_PATIENCE", 60))
     sys.exit(main(sys.argv[1:]))
 """
 
@@ -106,7 +108,7 @@ class Project:
         (folder / "toy.py").write_text(TOY)
         (folder / "driver.py").write_text(DRIVER)
 
-    def start(self, *arguments, environment=None):
+    def start(self, *arguments, environment=None, **more):
         """Start a sweep in a process of its own, with workers of its own."""
         return subprocess.Popen(
             [sys.executable, "driver.py", "sweep", "toy", *arguments],
@@ -115,6 +117,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            **more,
         )
 
     def sweep(self, *arguments):
@@ -163,6 +166,13 @@ def running(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
 
 
 def once(numbers):
@@ -227,6 +237,105 @@ def test_killed_workers_and_a_killed_client_lose_nothing(project):
     assert not leftovers
 
 
+INTERRUPTED = "memcomp: interrupted; finished points are stored, and the same command goes on"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_sweep_ends_at_once_with_one_sentence(project, number):
+    """Its points would take an hour, and Ctrl-C on a terminal reaches its workers, too."""
+    with project.start("--workers", "2", "-p", "seconds", "3600", start_new_session=True) as process:
+        while len(busy := project.under_way()) < 2:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        started = time.monotonic()
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=60)
+        assert time.monotonic() - started < 20  # half a second on a machine with nothing else to do
+    assert process.returncode == 128 + number
+    assert err.strip().split("\n")[-1] == INTERRUPTED
+    assert "Traceback" not in err
+    wait_until(lambda: not any(map(running, busy)))
+    assert not project.records()
+    assert not list(project.folder.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_a_sweep_interrupted_while_its_workers_start_ends_with_one_sentence(project):
+    with project.start("--workers", "2") as process:
+        wait_until(lambda: len(psutil.Process(process.pid).children()) >= 2)
+        children = [child.pid for child in psutil.Process(process.pid).children()]
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.strip()) == (130, INTERRUPTED)
+    wait_until(lambda: not any(map(running, children)))
+
+
+@pytest.mark.slow
+def test_a_sweep_under_nohup_outlives_its_terminal(project):
+    def ignore():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with project.start("--workers", "1", "-p", "points", "3", preexec_fn=ignore) as process:
+        project.wait_for_ends(1, process)
+        process.send_signal(signal.SIGHUP)
+        _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert len(project.records()) == 3
+
+
+def slurm(folder, jobs):
+    """Put a Slurm in the way of which no job ever starts; it writes down what it is asked for."""
+    commands = folder / "bin"
+    commands.mkdir()
+    for name, answer in (("sbatch", "echo Submitted batch job $$"), ("scancel", ":")):
+        (commands / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {folder}/asked\n{answer}\n')
+        (commands / name).chmod(0o755)
+    options = f"jobs: {jobs}\nqueue: small\ncores: 1\nmemory: 1GB\nwalltime: '00:10:00'\ninterface: lo\n"
+    (folder / "slurm.yaml").write_text(options)
+    return {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.mark.slow
+def test_jobs_that_do_not_start_are_told_of_and_cancelled_by_an_interruption(project):
+    """The driver has little patience; this test has much."""
+    environment = slurm(project.folder, 2) | {"MEMCOMP_TEST_PATIENCE": "0"}
+    with project.start("--slurm", "slurm.yaml", environment=environment) as process:
+        told = ""
+        while "waiting for" not in told:
+            told = process.stderr.readline()
+            assert told or process.poll() is None
+        assert "no worker has come to compute toy, 6 points in all; `squeue --me` says" in told
+        assert "runs/slurm" in told
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip().split("\n")[-1] == INTERRUPTED
+    asked = (project.folder / "asked").read_text().split("\n")
+    assert len([line for line in asked if line.startswith("sbatch")]) == 2
+    assert len([line for line in asked if line.startswith("scancel")][-1].split()) == 3
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_workers_is_told_of(project, monkeypatch):
+    """The first notice brings the worker that was missing."""
+    from dask.distributed import LocalCluster
+
+    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address="127.0.0.1:0") as lonely:
+        told = []
+
+        def write(text, file):
+            told.append(text)
+            lonely.scale(1)
+
+        monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0)
+        monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.2)
+        monkeypatch.setattr(cluster.tqdm, "write", write)
+        code, _, err = project.sweep("--scheduler", lonely.scheduler_address, "-p", "points", "2")
+    assert code == 0, err
+    assert f"`dask worker {lonely.scheduler_address}` starts one" in told[0]
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
@@ -256,6 +365,18 @@ def test_what_failed_is_left_out_until_it_is_asked_for(project):
     assert code == 0, err
     assert "6 points, 5 were stored, 1 computed, 0 failed" in out
     assert json.loads((project.folder / "runs/sweep/quick/toy/failed.json").read_text()) == []
+
+
+@pytest.mark.parametrize("content", ["", "[", '{"a": 1}', "[1]", "null", '[{"key": "x"}]', "[" * 100_000])
+def test_a_spoilt_list_of_failures_is_named(project, content):
+    listed = project.folder / "runs/sweep/quick/toy/failed.json"
+    listed.parent.mkdir(parents=True)
+    listed.write_text(content)
+    code, _, err = project.sweep()
+    assert (code, project.ledger("start")) == (2, [])
+    assert "failed.json is not a list of failed points; delete it" in err
+    code, _, err = project.sweep("--retry-failed", "-p", "points", "1")
+    assert code == 0, err
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from collections.abc import Callable
 import numpy as np
 
 from memcomp.data import digits, glyphs, standins
-from memcomp.data.store import data_root
+from memcomp.data.store import DataError, data_root
 from memcomp.lookup import choose
 
 
@@ -108,7 +108,10 @@ def load(name, split="train", root=None):
     pool = choose(POOLS, name, "pool of images")
     if split not in pool.splits:
         raise ValueError(f"{name} has no split {split!r}; choose {' or '.join(map(repr, pool.splits))}")
-    return pool.read(data_root(root), split) if pool.files else pool.read(split)
+    try:
+        return pool.read(data_root(root), split) if pool.files else pool.read(split)
+    except OSError as error:  # of a folder that may not be looked into, or a disk that fails
+        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from error
 
 
 def provenance(name, root=None):

@@ -80,8 +80,8 @@ def check(root):
 
 
 def _look_at_mnist(root):
-    other = [name for name in PUBLISHED if not _is_published(root, name)]
     counts = [len(data.load("mnist", split, root)[1]) for split in ("train", "test")]
+    other = [name for name in PUBLISHED if not _is_published(root, name)]
     detail = f"{counts[0]} training and {counts[1]} test images"
     if other:
         detail += (
