@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from memcomp.models import Attention, Composing
-from memcomp.training import scaled
+from memcomp.training import checked_images, checked_targets, one_each, scaled
+from memcomp.values import check_whole, indices
 
 _CHUNK = 1 << 22  # numbers held at a time
 
@@ -33,9 +34,16 @@ def predict(model, images, triplets, factorised=True):
     Returns
     -------
     ndarray, float32, shape (M,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the images or triplets are not what they should be, there are none, or the network returns another
+        shape than (B,).
     """
     device = next(model.parameters()).device
-    triplets = np.asarray(triplets)
+    images = checked_images(images)
+    triplets = indices("triplets", triplets, len(images), (None, None))
     output = torch.empty(len(triplets))
     with _evaluating(model):
         if factorised and isinstance(model, Composing) and triplets.shape[1] == 3:
@@ -57,7 +65,7 @@ def predict(model, images, triplets, factorised=True):
             pool = torch.tensor(images, device=device)
             for rows in torch.arange(len(triplets)).split(1024):
                 index = torch.as_tensor(triplets[rows.numpy()].astype(np.int64)).to(device)
-                output[rows] = model(scaled(pool[index])).cpu()
+                output[rows] = one_each(model(scaled(pool[index])), len(rows)).cpu()
     return output.numpy()
 
 
@@ -74,6 +82,11 @@ def mse(model, images, triplets, targets, factorised=True):
     -------
     float
 
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`predict`, or if the targets are not one finite number for each triplet.
+
     Examples
     --------
     >>> from memcomp.models import build
@@ -81,8 +94,7 @@ def mse(model, images, triplets, targets, factorised=True):
     >>> mse(build("sum", width=1), pool, np.array([[0, 1, 2], [1, 2, 3]]), np.zeros(2)) >= 0
     True
     """
-    if np.shape(targets) != (len(triplets),):
-        raise ValueError(f"targets have shape {np.shape(targets)}; expected ({len(triplets)},)")
+    targets = checked_targets(targets, len(triplets))
     error = predict(model, images, triplets, factorised).astype(np.float64) - targets
     return float(np.mean(error**2))
 
@@ -102,12 +114,18 @@ def predict_in_training_mode(model, images, triplets, batch_size):
     -------
     ndarray, float32, shape (M,)
     """
+    check_whole(1, batch_size=batch_size)
+    images = checked_images(images)
+    triplets = indices("triplets", triplets, len(images), (None, None)).astype(np.int64)
     model = copy.deepcopy(model).train()  # whose running statistics may move
     device = next(model.parameters()).device
     pool = torch.tensor(images, device=device)
-    batches = np.array_split(np.asarray(triplets, dtype=np.int64), max(1, len(triplets) // batch_size))
+    batches = np.array_split(triplets, max(1, len(triplets) // batch_size))
     with torch.inference_mode():
-        outputs = [model(scaled(pool[torch.as_tensor(batch).to(device)])).cpu() for batch in batches]
+        outputs = [
+            one_each(model(scaled(pool[torch.as_tensor(batch).to(device)])), len(batch)).cpu()
+            for batch in batches
+        ]
     return torch.cat(outputs).numpy()
 
 
@@ -134,6 +152,8 @@ def contributions(model, images, base, factorised=True):
     ndarray, float64, shape (3, N)
         One row for each position.
     """
+    images = checked_images(images)
+    base = indices("base", base, len(images), (None, 3))
     plain = predict(model, images, base, factorised).mean(dtype=np.float64)
     placed = np.tile(base, (3, len(images), 1, 1))  # (3, N, B, 3)
     for position in range(3):

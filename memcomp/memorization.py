@@ -14,6 +14,8 @@ import scipy.sparse
 import scipy.stats
 
 from memcomp.linear import factorize
+from memcomp.linear._validate import check_features
+from memcomp.values import real_array
 
 __all__ = [
     "Estimate",
@@ -93,8 +95,8 @@ def leave_one_out(X, y, penalty: float = 0.0) -> LeftOut:
     array([[2. , 1. , 1.5],
            [5. , 5. , 0. ]])
     """
-    X = scipy.sparse.csr_array(X) if scipy.sparse.issparse(X) else np.asarray(X)
-    y = np.asarray(y, dtype=float)
+    X = scipy.sparse.csr_array(X) if scipy.sparse.issparse(X) else real_array("X", X)
+    y = real_array("y", y).astype(float)
     if y.ndim != 1:
         raise ValueError(f"y must have shape (n,), one label a row; got {y.shape}")
     solver = factorize(X)
@@ -137,7 +139,7 @@ def composed_influence(left_out: LeftOut, truth, p, tests) -> np.ndarray:
            [0.  , 0.  , 0.  ],
            [0.25, 0.25, 1.  ]])
     """
-    truth, p = np.asarray(truth, dtype=float), np.asarray(p, dtype=float)
+    truth, p = real_array("truth", truth).astype(float), real_array("p", p).astype(float)
     if truth.shape != p.shape or truth.shape != left_out.solution.shape:
         raise ValueError(
             f"truth and p must have shape {left_out.solution.shape}, as the solution; got {truth.shape} and "
@@ -146,7 +148,7 @@ def composed_influence(left_out: LeftOut, truth, p, tests) -> np.ndarray:
     error = left_out.solution - truth
     rise = (left_out.solutions - truth[:, None]) ** 2 - error[:, None] ** 2  # (d, n)
     everywhere = p @ rise
-    forced = [np.asarray(features, dtype=np.intp) for features in tests]
+    forced = [check_features("tests", features, p.size) for features in tests]
     return np.stack([everywhere + (1 - p[features]) @ rise[features] for features in forced], axis=1)
 
 
@@ -282,7 +284,7 @@ def _difference(member, outcome, total, level, interval):
 
 
 def _check(member, outcome):
-    member, outcome = np.asarray(member), np.asarray(outcome, dtype=float)
+    member, outcome = real_array("member", member), real_array("outcome", outcome).astype(float)
     if member.ndim != 2 or outcome.ndim != 2 or len(member) != len(outcome):
         raise ValueError(
             f"member must have shape (models, n) and outcome (models, …); got {member.shape} and "

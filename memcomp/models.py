@@ -9,6 +9,7 @@ Beyond the paper: ``after_1`` to ``after_4`` mix the images between those two ex
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
+from memcomp import values
 from memcomp.lookup import choose
 
 
@@ -53,13 +55,13 @@ def build(
         ``imagenet`` is torchvision's 7×7 convolution of stride 2 and max-pooling; ``small`` a 3×3 convolution
         of stride 1. The paper does not say; the first is what "standard ResNet-18" means.
     hidden : int, optional
-        Hidden units of the heads ``two_layer`` and ``deep_sets``; default ``8 * width``. The paper does not
-        give it.
+        Hidden units, at least 1, of the heads ``two_layer`` and ``deep_sets``, and of no other; default
+        ``8 * width``. The paper does not give it.
     normalise : {"together", "apart"}
         How batch normalization sees a batch of B triplets in training: ``together`` encodes the 3·B images in
         one call (statistics over all of them, one update of the running ones), ``apart`` in one call for each
-        position (statistics over B images, three updates). Only for the paper's composing heads and
-        ``deep_sets``.
+        position (statistics over B images, three updates), which only the paper's composing heads and
+        ``deep_sets`` can.
     rewrite : bool
         Compute convolutions on maps of one or two pixels as matrix products: the same function of the same
         parameters, up to rounding, and faster on a CPU.
@@ -78,7 +80,8 @@ def build(
     Raises
     ------
     ValueError
-        For an unknown architecture, stem or way to normalise, or vectors where they cannot be taken.
+        For an unknown architecture, stem or way to normalise, a width, ``hidden`` or ``dim`` that is not a
+        whole number from 1 on, ``hidden``, ``apart`` or vectors where the architecture has no use for them.
 
     Examples
     --------
@@ -89,6 +92,12 @@ def build(
     entry = choose(ARCHITECTURES, architecture, "architecture")
     if normalise not in ("together", "apart"):
         raise ValueError(f"normalise is {normalise!r}; choose 'together' or 'apart'")
+    values.check_whole(1, width=width, dim=dim, **{} if hidden is None else {"hidden": hidden})
+    values.check_whole(0, seed=seed)
+    used = inspect.signature(entry.build).parameters
+    for name, value, usual in (("hidden", hidden, None), ("normalise", normalise, "together")):
+        if value != usual and name not in used:
+            raise ValueError(f"{architecture} has no use for {name}={value!r}; leave it out")
     if vectors and not entry.apart:
         raise ValueError(f"{architecture} mixes images before its head; it cannot take vectors")
 
@@ -129,8 +138,9 @@ class Composing(nn.Module):
         self.symmetric = head in ("sum", "deep_sets")
         inputs = features if self.symmetric else 3 * features
         if head in ("two_layer", "deep_sets"):
-            self.first = nn.Linear(inputs, hidden or features)
-            self.last = nn.Linear(hidden or features, 1)
+            hidden = features if hidden is None else hidden
+            self.first = nn.Linear(inputs, hidden)
+            self.last = nn.Linear(hidden, 1)
         else:
             self.first = nn.Linear(inputs, 1)
 
@@ -282,6 +292,7 @@ def encoder(width=64, channels=1, stem="imagenet", rewrite=True):
     """
     if stem not in ("imagenet", "small"):
         raise ValueError(f"stem is {stem!r}; choose 'imagenet' or 'small'")
+    values.check_whole(1, width=width, channels=channels)
     net = _Encoder(width, channels, stem)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
@@ -376,7 +387,7 @@ class Architecture:
     build : callable
         ``build(own, width, **options)`` returns the network; ``own(channels=1)`` makes the encoder of one
         image, or of several as channels, and the options are ``hidden``, ``normalise`` and ``dim`` of
-        :func:`build`.
+        :func:`build`. One that it does not take by name is refused when somebody sets it.
     label : str
         How pages call it.
     color, marker : str
@@ -393,10 +404,11 @@ class Architecture:
 
 
 def _composing(head):
-    def build(own, width, hidden, normalise, **_):
-        return Composing(own(), 8 * width, head, hidden, normalise)
+    return lambda own, width, normalise, **_: Composing(own(), 8 * width, head, None, normalise)
 
-    return build
+
+def _two_layers(head):
+    return lambda own, width, hidden, normalise, **_: Composing(own(), 8 * width, head, hidden, normalise)
 
 
 def _mixing(depth):
@@ -410,7 +422,7 @@ def _gaussian(own, width, dim, **_):
 ARCHITECTURES = {
     "sum": Architecture(_composing("sum"), "Sum", "#0072B2", "o"),
     "linear": Architecture(_composing("linear"), "Linear", "#117733", "s"),
-    "two_layer": Architecture(_composing("two_layer"), "2-layer", "#CC79A7", "^"),
+    "two_layer": Architecture(_two_layers("two_layer"), "2-layer", "#CC79A7", "^"),
     "cross_channel": Architecture(
         lambda own, width, **_: CrossChannel(own(3), 8 * width), "Cross-channel", "#D55E00", "D", apart=False
     ),
@@ -419,7 +431,7 @@ ARCHITECTURES = {
     "after_2": Architecture(_mixing(2), "after stage 2", "#8A6D00", ">", apart=False),
     "after_3": Architecture(_mixing(3), "after stage 3", "#5B7A00", "p", apart=False),
     "after_4": Architecture(_mixing(4), "after stage 4", "#00786B", "h", apart=False),
-    "deep_sets": Architecture(_composing("deep_sets"), "Deep Sets", "#8B5A00", "v"),
+    "deep_sets": Architecture(_two_layers("deep_sets"), "Deep Sets", "#8B5A00", "v"),
     "attention": Architecture(
         lambda own, width, **_: Attention(own(), 8 * width), "Attention", "#555555", "P"
     ),

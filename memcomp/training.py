@@ -17,7 +17,7 @@ from dask.base import tokenize
 from torch.nn.functional import mse_loss
 from tqdm import tqdm
 
-from memcomp import __version__
+from memcomp import __version__, values
 from memcomp.errors import MemcompError
 from memcomp.lookup import choose
 
@@ -134,16 +134,23 @@ def fit(
         If the loss overflows or becomes undefined.
     DeviceError
         For a CUDA device where there is none.
-    ValueError
-        For an unknown optimizer, schedule or group of decayed weights, shapes that do not fit, or a batch
-        larger than the data set.
+    TypeError, ValueError
+        For an unknown optimizer, schedule or group of decayed weights, a number out of its range, data that
+        are not what they should be, an output of another shape than (B,), or a batch larger than the data
+        set.
 
     Notes
     -----
     The same seed gives the same bits on one CPU with one number of threads, interrupted or not. On the CPU,
     subnormal numbers are flushed to zero: weights that decay towards zero slow every step down otherwise.
     """
-    rates = _rates(lr, schedule, warmup, epochs, _batches(images, triplets, targets, batch_size))
+    values.check_whole(0, warmup=warmup, seed=seed)
+    values.check_number(0, weight_decay=weight_decay)
+    values.rule("device")(str(device), "device")
+    values.FLAG(mixed, "mixed")
+    values.FLAG(cuda_graph, "cuda_graph")
+    images, triplets, targets = _data(images, triplets, targets)
+    rates = _rates(lr, schedule, warmup, epochs, _batches(triplets, batch_size))
     device = torch.device(device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
@@ -163,7 +170,7 @@ def fit(
         update.zero_grad()
         x = scaled(pool[triplets[rows]])
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed, cache_enabled=not cuda_graph):
-            output = model(x)
+            output = one_each(model(x), len(rows))
         loss = mse_loss(output, targets[rows])
         loss.backward()
         update.step()
@@ -197,15 +204,17 @@ def fit_additive(model, vectors, triplets, targets, *, epochs, batch_size=256, l
 
     Raises
     ------
-    NonFiniteLoss, ValueError
+    NonFiniteLoss, TypeError, ValueError
         As :func:`fit`.
     """
-    rates = _rates(lr, "constant", 0, epochs, _batches(vectors, triplets, targets, batch_size))
+    values.check_whole(0, seed=seed)
+    vectors, triplets, targets = _data(vectors, triplets, targets)
+    rates = _rates(lr, "constant", 0, epochs, _batches(triplets, batch_size))
     cpu = torch.device("cpu")
     layer, last = model.encoder[0], model.first
     joined = torch.cat([layer.weight, layer.bias[:, None]], 1)
-    values = [part.detach().clone() for part in (joined, last.weight[0], last.bias)]
-    weights, readout, offset = held = torch.nn.ParameterList(values)
+    parts = [part.detach().clone() for part in (joined, last.weight[0], last.bias)]
+    weights, readout, offset = held = torch.nn.ParameterList(parts)
     for parameter in held:
         parameter.grad = torch.zeros_like(parameter)
     update = _optimizer("adam", held, lr, cpu)
@@ -386,20 +395,71 @@ def _structure(model):
     ]
 
 
-def _batches(images, triplets, targets, batch_size):
-    """Check the shapes and return the number of batches in an epoch."""
-    if triplets.ndim != 2 or triplets.shape[1] != 3 or targets.shape != triplets.shape[:1]:
+def checked_images(images):
+    """Return a pool of images, or of vectors, as an array; refuse what a network cannot take.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message says what was expected.
+    """
+    images = values.real_array("images", images)
+    if images.ndim not in (2, 3) or 0 in images.shape:
+        raise ValueError(f"images must have shape (N, 28, 28), or (N, dim) for vectors, got {images.shape}")
+    if images.dtype not in (np.uint8, np.float32):
+        raise TypeError(f"images must be bytes (uint8), or float32 as they are; got dtype {images.dtype}")
+    return images
+
+
+def checked_targets(targets, number):
+    """Return targets as an array; refuse what is not one finite number for each triplet.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message says what was expected.
+    """
+    targets = values.real_array("targets", targets)
+    if targets.shape != (number,):
+        raise ValueError(f"targets have shape {targets.shape}; expected ({number},), one for each triplet")
+    if not np.isfinite(targets).all():
+        raise ValueError("targets must be finite numbers")
+    return targets
+
+
+def one_each(output, number):
+    """Return what a network put out; refuse it unless it is one number for each of so many triplets.
+
+    Raises
+    ------
+    ValueError
+        Else an output (B, 1) less targets (B,) would be B × B differences.
+    """
+    if output.shape != (number,):
         raise ValueError(
-            f"triplets have shape {triplets.shape} and targets {targets.shape}; expected (M, 3) and (M,)"
+            f"the network returns shape {tuple(output.shape)} for a batch of {number} triplets; expected "
+            f"({number},), one number each: it may lack a .squeeze(-1)"
         )
-    if triplets.min() < 0 or triplets.max() >= len(images):
-        raise ValueError(f"triplets point outside of the pool of {len(images)} images")
-    if not 0 < batch_size <= len(triplets):
+    return output
+
+
+def _data(images, triplets, targets):
+    images = checked_images(images)
+    triplets = values.indices("triplets", triplets, len(images), (None, 3))
+    return images, triplets, checked_targets(targets, len(triplets))
+
+
+def _batches(triplets, batch_size):
+    """Return the number of batches in an epoch."""
+    values.check_whole(1, batch_size=batch_size)
+    if batch_size > len(triplets):
         raise ValueError(f"a batch of {batch_size} does not fit into {len(triplets)} triplets")
     return len(triplets) // batch_size
 
 
 def _rates(lr, schedule, warmup, epochs, batches):
+    values.check_whole(1, epochs=epochs)
+    values.check_number(0, lr=lr)
     steps = epochs * batches
     now = np.arange(steps)
     fall = {"constant": np.ones(steps), "cosine": 0.5 * (1 + np.cos(math.pi * now / steps))}

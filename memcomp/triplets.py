@@ -7,6 +7,7 @@ Sources: section 5.2 and appendices D, D.1 and D.2 of the paper.
 import numpy as np
 
 from memcomp import lookup
+from memcomp.values import check_number, check_whole, indices, real_array
 
 WEIGHTED = (1.0, 2.0, 3.0)  # appendix D.2.1; its coefficients are not readable in the text we have
 
@@ -49,6 +50,8 @@ def zipf_counts(total, labels=10, exponent=2.0):
     >>> zipf_counts(120_000).tolist()
     [77435, 19358, 8603, 4839, 3097, 2150, 1580, 1209, 955, 774]
     """
+    check_whole(1, total=total, labels=labels)
+    check_number(0, exponent=exponent)
     if total < labels:
         raise ValueError(f"total is {total}, but {labels} labels need at least one image each")
     powers = np.arange(1, labels + 1) ** float(exponent)
@@ -112,8 +115,9 @@ def choose(labels, counts, rng):
     ValueError
         If the pool lacks a label that is wanted.
     """
-    chosen = []
+    labels, chosen = real_array("labels", labels), []
     for label, count in enumerate(counts):
+        check_whole(0, **{f"the count of label {label}": count})
         own = np.flatnonzero(labels == label)
         if len(own) == 0 and count:
             raise ValueError(f"the pool has no image of label {label}, of which {count} are wanted")
@@ -149,6 +153,7 @@ def scatter(images, singles, rng):
     >>> rows.shape, (rows > 0).sum(axis=1).max()
     ((3, 3), np.int64(1))
     """
+    images, singles = indices("images", images), indices("singles", singles)
     size, rest = divmod(len(images) + len(singles), 3)
     if rest:
         raise ValueError(f"{len(images)} + {len(singles)} images cannot be grouped by three")
@@ -185,8 +190,11 @@ def long_tailed(labels, size, rng, *, rare=None, exponent=2.0):
     ValueError
         If the pool has fewer distinct images of the last label than wanted.
     """
+    labels = indices("labels", labels, shape=(None,))
+    check_whole(1, size=size)
     counts = zipf_counts(3 * size, int(labels.max()) + 1, exponent)
     if rare is not None:
+        check_whole(0, rare=rare)
         counts[0] += counts[-1] - rare
         counts[-1] = rare
     available = int((labels == len(counts) - 1).sum())
@@ -226,6 +234,9 @@ def subset(triplets, labels, size, rare, rng):
     ValueError
         If no such choice exists.
     """
+    labels = real_array("labels", labels)
+    triplets = indices("triplets", triplets, len(labels), (None, 3))
+    check_whole(0, size=size, rare=rare)
     last = labels.max()
     count = (labels[triplets] == last).sum(axis=1)
     taken, missing = [], rare
@@ -265,6 +276,8 @@ def pairs(labels, partners, size, rng):
         Indices into the pool. Every image is used equally often, to within one, so that 500 pairs of 5 × 200
         images use each image exactly once (appendix D.2).
     """
+    check_whole(1, size=size)
+    partners = indices("partners", list(partners), shape=(None,))
     counts = np.zeros(max(partners) + 1, int)
     counts[list(partners)] = -(-2 * size // len(partners))
     return rng.permutation(choose(labels, counts, rng))[: 2 * size].reshape(size, 2)
@@ -294,8 +307,9 @@ def composed(rare, partners, position):
     """
     if position not in (0, 1, 2):
         raise ValueError(f"position is {position}; it must be 0, 1 or 2")
+    rare, partners = indices("rare", rare, 2**31), indices("partners", partners, 2**31, (None, 2))
     out = np.empty((len(rare), len(partners), 3), np.int32)
-    out[:, :, position] = np.asarray(rare)[:, None]
+    out[:, :, position] = rare[:, None]
     out[:, :, [place for place in range(3) if place != position]] = partners
     return out.reshape(-1, 3)
 
@@ -339,4 +353,5 @@ def targets(labels, triplets, name="sum"):
     >>> targets(np.array([4, 9]), np.array([[0, 0, 1]]), "weighted").tolist()
     [39.0]
     """
-    return target(name)(labels[triplets]).astype(np.float32)
+    labels = real_array("labels", labels)
+    return target(name)(labels[indices("triplets", triplets, len(labels))]).astype(np.float32)

@@ -345,6 +345,95 @@ def check_number(low=None, /, **named):
 
 
 # ----------------------------------------------------------------------------------------------------
+# Arrays
+
+
+def real_array(name, given):
+    """Return an array of real numbers; refuse by name what NumPy would cut, mask or not understand.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    given : array_like
+
+    Returns
+    -------
+    numpy.ndarray
+        Of booleans, integers or floats, as they are.
+
+    Raises
+    ------
+    TypeError
+        If it holds something else: complex numbers, texts, objects, what only PyTorch can hold.
+    ValueError
+        If it is not rectangular, or has masked entries.
+    """
+    if np.ma.is_masked(given):
+        raise ValueError(
+            f"{name} has masked entries, and the mask would be lost: fill them, {name}.filled(…), or leave "
+            "their rows out"
+        )
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} has no form in NumPy ({str(error).splitlines()[0]}); of a tensor pass "
+            f"{name}.detach().to_dense().double().cpu().numpy()"
+        ) from None
+    if array.dtype.kind not in "buif":
+        hint = f"; of pandas' nullable numbers pass {name}.to_numpy(float)" if array.dtype == object else ""
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}{hint}")
+    return array
+
+
+def indices(name, given, size=None, shape=None):
+    """Return an array of indices into a pool; refuse by name what would be cut or would wrap.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    given : array_like
+    size : int, optional
+        Size of the pool; by default it may be any.
+    shape : tuple, optional
+        Expected lengths; None stands for any but 0. By default any shape will do.
+
+    Returns
+    -------
+    numpy.ndarray, int
+
+    Raises
+    ------
+    TypeError
+        If they are not whole numbers.
+    ValueError
+        If their shape is another or one points outside of the pool.
+    """
+    array = real_array(name, given)
+    if shape is not None:
+        fits = array.ndim == len(shape) and all(
+            have > 0 if want is None else have == want for have, want in zip(array.shape, shape)
+        )
+        if not fits:
+            wanted = ", ".join("M" if length is None else str(length) for length in shape)
+            empty = ": there are none" if array.size == 0 else ""
+            raise ValueError(
+                f"{name} must have shape ({wanted}{',' * (len(shape) == 1)}), got {array.shape}{empty}"
+            )
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold indices, which are whole numbers, got dtype {array.dtype}")
+    if array.size and (array.min() < 0 or (size is not None and array.max() >= size)):
+        wrong = array.min() if array.min() < 0 else array.max()
+        pool = "" if size is None else f" of {size} images"
+        raise ValueError(f"{name} must point into the pool{pool}, got the index {wrong}, outside of it")
+    return array
+
+
+# ----------------------------------------------------------------------------------------------------
 # Slurm
 
 _TEXT = Rule(lambda value: isinstance(value, str), "a text; put it in quotes")

@@ -295,7 +295,7 @@ def test_a_singular_value_close_to_zero_that_the_targets_hardly_hold_is_not_pass
     expected = pinv(X) @ y
     assert relative(min_norm(X, y), expected) < 1e-7
     for method in ("tikhonov", "lsqr"):
-        with pytest.raises(RuntimeError, match="close to zero|ill-conditioned"):
+        with pytest.raises(RuntimeError, match=r"close to zero|ill-conditioned"):
             min_norm(X, y, method=method)
 
 

@@ -160,16 +160,16 @@ def test_power_law():
     ],
 )
 def test_impossible_laws_are_named(arguments, name):
-    with pytest.raises(ValueError, match=f"^{name} must be"):
+    with pytest.raises(ValueError, match=f"^{name} (must be|is .*; expected)"):
         PowerLaw(*arguments)
 
 
 def test_impossible_samples_are_named():
     law, rng = PowerLaw(10, 5, 1.0), np.random.default_rng(0)
     for n in (0, -1, 2.0, None, True):
-        with pytest.raises(ValueError, match=r"^n must be a positive integer"):
+        with pytest.raises(ValueError, match=r"^n is .*; expected a whole number, at least 1"):
             law.sample(n, rng)
-        with pytest.raises(ValueError, match=r"^n must be a positive integer"):
+        with pytest.raises(ValueError, match=r"^n is .*; expected a whole number, at least 1"):
             law.threshold(n)
     for bad in (None, 0, np.random, np.random.RandomState(0)):
         with pytest.raises(TypeError, match=r"^rng must be a numpy\.random\.Generator"):

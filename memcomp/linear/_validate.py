@@ -7,24 +7,15 @@ be copied, and names neither the row and column of a bad entry nor what to do: t
 import numpy as np
 import scipy.sparse
 
+from memcomp.values import check_whole, real_array
+
 
 def check_count(name, value):
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-
-
-def check_real(name, array):
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    check_whole(1, **{name: value})
 
 
 def as_array(name, values):
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
-    check_real(name, array)
-    return array.astype(float, copy=False)
+    return real_array(name, values).astype(float, copy=False)
 
 
 def check_finite(name, values, locate=None):
@@ -41,7 +32,9 @@ def check_matrix(X):
     """Return X as a float64 array, or as a csr_array without stored zeros or duplicates."""
     sparse = scipy.sparse.issparse(X)
     if sparse:
-        check_real("X", X)
+        if X.dtype.kind not in "buif":
+            raise TypeError(f"X must hold real numbers, got dtype {X.dtype}")
+        _check_places(X)
     else:
         X = as_array("X", X)
     if X.ndim != 2:
@@ -56,6 +49,19 @@ def check_matrix(X):
         A.eliminate_zeros()
     check_finite("X", A.data, lambda k: (np.searchsorted(A.indptr, k, "right") - 1, A.indices[k]))
     return A
+
+
+def _check_places(X):
+    """Refuse a sparse matrix whose entries stand outside of it: SciPy would read them elsewhere, or crash."""
+    try:
+        if hasattr(X, "check_format"):
+            X.check_format(full_check=True)
+        elif X.format == "coo":
+            for index, length in zip(X.coords, X.shape):
+                if index.size and not 0 <= index.min() <= index.max() < length:
+                    raise ValueError(f"indices must lie between 0 and {length - 1}")
+    except ValueError as error:
+        raise ValueError(f"X is no valid sparse matrix: {error}") from None
 
 
 def check_targets(Y, n):
@@ -79,7 +85,7 @@ def check_errors(error, p):
 
 
 def check_features(name, features, d):
-    index = np.asarray(features if isinstance(features, np.ndarray) else list(features))
+    index = real_array(name, features if hasattr(features, "dtype") else list(features))
     if index.size == 0:
         return np.empty(0, dtype=np.intp)
     if index.ndim != 1 or index.dtype.kind not in "iu":

@@ -22,8 +22,8 @@ SAFE_EIGENVALUE = 1e-8
 FACTORIZE_LIMIT, MIN_NORM_LIMIT = 5000, 300
 #: A sparse factorization is tried up to this many columns with five entries or more, and this many products.
 CORE_LIMIT, GRAM_LIMIT = 6000, 1e9
-#: A singular value counts as zero up to this share of the largest for each row or column of the reduced matrix,
-#: of which there are taken to be at least so many: rounding decides about smaller ones.
+#: A singular value counts as zero up to this share of the largest, times the longer side of the reduced
+#: matrix, or this side if that is longer: rounding decides about smaller ones.
 CUTOFF, CUTOFF_SIDE = EPS, 1000
 #: Random probes by which a method that sees no singular values tells whether some are close to the cutoff.
 PROBES = 2
@@ -40,10 +40,10 @@ def min_norm(X, Y, *, method: Method = "auto") -> np.ndarray:
 
     This is the limit of gradient descent from zero on the mean squared error (section 2).
 
-    Empty rows and columns are dropped first, exactly; n', d' are what is left and m' = min(n', d'). A singular
-    value counts as zero up to ``max(n', d', 1000) * eps`` times the largest, whatever the method: "eigh" and
-    "svd" see it, the other two refuse X if it has a singular value close to zero that might be above that. Up
-    to m' = 5000 "auto" then goes on to "eigh".
+    Empty rows and columns are dropped first, exactly; n', d' are what is left and m' = min(n', d'). A
+    singular value counts as zero up to ``max(n', d', 1000) * eps`` times the largest, whatever the method:
+    "eigh" and "svd" see it, the other two refuse X if it has a singular value close to zero that might be
+    above that. Up to m' = 5000 "auto" then goes on to "eigh".
 
     Parameters
     ----------
@@ -422,9 +422,9 @@ class _Tikhonov:
     s^2 / (s^2 + shift) for the component of singular value s, and it is a product with A': what rounding
     leaves outside the row space, where M is large, does not reach b. The error of a component shrinks by
     about 2 shift / s^2 in every step. Random probes, which hold every component, tell how many steps that
-    takes here, and whether A has singular values that are neither zero nor large enough to be found so: what
-    is left of a probe by a component that is not found is s times a standard normal number, and one of several
-    such numbers is hardly ever below 0.1.
+    takes here, and whether A has singular values that are neither zero nor large enough to be found so: a
+    component that is not found leaves s times a standard normal number, and all of several such numbers are
+    hardly ever below 0.1.
     """
 
     method = "tikhonov"
