@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -91,10 +93,17 @@ time.sleep(300)
 """
 
 
+@pytest.fixture
+def system(monkeypatch):
+    """Return the folder for temporary files; its name is short, as sockets need it."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
 def start(root, marks, **options):
     """Start a build; return its process. Sleeping kernels and renderers leave their numbers in `marks`."""
-    environment = os.environ | {"MARKS": str(marks), "TMPDIR": str(root / "system")} | options.pop("env", {})
-    (root / "system").mkdir(exist_ok=True)
+    environment = os.environ | {"MARKS": str(marks)} | options.pop("env", {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     command = [sys.executable, "-m", "tools.book", "--root", root, "--jobs", "2"]
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
@@ -138,7 +147,7 @@ def gone(processes):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["executing", "rendering"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
-def test_signal_ends_the_build_in_a_sentence(number, stage, library):
+def test_signal_ends_the_build_in_a_sentence(number, stage, library, system):
     marks, count = make_sleep(library, stage)
     process = start(library, marks)
     children = sleepers(marks, count, process)
@@ -150,13 +159,13 @@ def test_signal_ends_the_build_in_a_sentence(number, stage, library):
         f"The book was not built: {running.REASONS[number]}. "
         "What was executed is kept; the next run goes on from there."
     )
-    assert list((library / "system").iterdir()) == []
+    assert list(system.iterdir()) == []
     assert not (library / "_build" / "html").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["executing", "rendering"])
-def test_killed_build_leaves_no_process_and_the_next_one_mends_all(stage, library):
+def test_killed_build_leaves_no_process_and_the_next_one_mends_all(stage, library, system):
     marks, count = make_sleep(library, stage)
     process = start(library, marks)
     children = sleepers(marks, count, process)
@@ -170,7 +179,7 @@ def test_killed_build_leaves_no_process_and_the_next_one_mends_all(stage, librar
     assert next_one.returncode == 0, error
     assert "Another build" not in output
     assert (library / "_build" / "html" / "index.html").exists()
-    assert list((library / "system").iterdir()) == []  # what the killed one left is gone, too
+    assert list(system.iterdir()) == []  # what the killed one left is gone, too
 
 
 @pytest.mark.slow
@@ -179,8 +188,9 @@ def test_reader_of_the_output_that_goes_away_ends_the_build(library):
     process = start(library, marks)
     assert process.stdout.readline().startswith("Looking for")
     process.stdout.close()
-    error = process.stderr.read()
-    assert process.wait(60) == 128 + signal.SIGHUP
+    with process:
+        error = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGHUP
     assert error.strip().startswith("The book was not built: its terminal went away.")
     assert len(error.strip().splitlines()) == 1
     for mark in marks.glob("*.pid"):
@@ -247,7 +257,7 @@ def test_home_folder_that_cannot_be_written_is_not_needed(library):
 def test_full_disk_is_one_sentence_and_is_mended(library):
     small = library / "_build"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=18m", "none", small], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", small], capture_output=True)
     if mounted.returncode:
         pytest.skip("this system lets nobody mount a small disk")
     try:
@@ -307,7 +317,7 @@ def test_long_execution_tells_the_cell_and_what_is_left(library):
     make(library / "notebooks" / "01_test.ipynb", "1;", "import time\ntime.sleep(3)")
     _, said = run(library, silence=0.5)
     assert said[0].startswith("Executing 1 of 1 chapters, 1 at once: about 1 minute")
-    assert any(re.fullmatch(r"    at work: 01_test in cell 3 of 3; about \d+ s left", line) for line in said)
+    assert any(re.fullmatch(r"    at work: 01_test in cell 3 of 3; about .* left", line) for line in said)
 
 
 def test_first_words_come_at_once_and_every_chapter_has_an_estimate(library):

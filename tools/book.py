@@ -115,7 +115,7 @@ def main(arguments=None):
         times = f"chapters {middle - started:.1f} s, pages {ended - middle:.1f} s"
         tell(f"\nThe book is at {index.as_uri()}\n  {times}, together {ended - started:.1f} s")
 
-    return complete(work, root, "The book was not built")
+    return complete(work, root / "_build", "The book was not built")
 
 
 if __name__ == "__main__":

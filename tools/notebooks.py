@@ -48,6 +48,9 @@ CELL_METADATA = {"mystnb", "tags"}
 # Of what executed a chapter, what the book shows.
 VERSIONS = ("Python", "numpy", "scipy", "matplotlib", "torch", "torchvision", "mlxtend")
 
+# Bytes of the name of a folder for sockets: the system allows about 104 for a whole path.
+LONGEST_PATH = 90
+
 
 class NotebookError(Failure):
     """A notebook that could not be executed to its end."""
@@ -106,9 +109,10 @@ async def execute_one(path, notebook, root, threads, timeout, at=lambda index: N
         running.append((cell_index, cell))
         at(cell_index)
 
-    # Kernels that start at the same time race for ports, but not for files.
     sockets = tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR"), ignore_cleanup_errors=True)
-    connection = {"transport": "ipc", "connection_file": f"{sockets.name}/kernel.json"}
+    connection = {"transport": "tcp"}
+    if len(sockets.name) < LONGEST_PATH:  # kernels that start at the same time race for ports, not for files
+        connection = {"transport": "ipc", "connection_file": f"{sockets.name}/k.json"}
     client = NotebookClient(
         notebook,
         config=Config({"KernelManager": connection}),
@@ -378,7 +382,7 @@ def main(arguments=None):
                     store(one)
         tell(f"{len(executed)} notebooks in {time.monotonic() - started:.1f} s")
 
-    return complete(work, ROOT, "The notebooks were not all executed")
+    return complete(work, ROOT / "_build", "The notebooks were not all executed")
 
 
 if __name__ == "__main__":

@@ -43,14 +43,14 @@ class Stopped(BaseException):
 # --- the end ---------------------------------------------------------------------------------------------
 
 
-def complete(work, root, failed):
+def complete(work, build, failed):
     """Do some work; return the exit status, after one sentence on the terminal if the work ended early.
 
     Parameters
     ----------
     work : callable
         Without arguments. It may raise `Failure`.
-    root : Path
+    build : Path
         The folder that it writes to.
     failed : str
         What is not there if it fails: the beginning of the sentence.
@@ -69,17 +69,17 @@ def complete(work, root, failed):
         reason = str(error.args[0][0][-1])
     except OSError as error:
         reason = ": ".join(filter(None, [error.strerror or str(error), error.filename]))
-    if status == 1 and disk_is_full(root, reason):
-        reason = f"the disk that holds {root} is full. Free some space and run it again."
+    if status == 1 and disk_is_full(build, reason):
+        reason = f"the disk that holds {build} is full. Free some space and run it again."
     with contextlib.suppress(OSError):
         print(f"\n{failed}: {reason}", file=sys.stderr, flush=True)
     return status
 
 
-def disk_is_full(root, reason):
+def disk_is_full(build, reason):
     """Tell whether a failure comes from a full disk, by its text or by what is left."""
     with contextlib.suppress(OSError):
-        if shutil.disk_usage(root).free < FULL:
+        if shutil.disk_usage(build).free < FULL:
             return True
     return any(os.strerror(one) in reason for one in (errno.ENOSPC, errno.EDQUOT))
 

@@ -7,6 +7,7 @@
 - The page of the package: a list of its names under each module's docstring.
 - The table of the theory's statements: where each stands in the book and what its check found.
 - Numbers of figures and theorems that follow the notebooks' names: chapter 06 holds Figure 6.1.
+- A search that finds decimal numbers and the words of tables.
 
 The directives read the chapters' outputs and the records, which Sphinx does not watch: a build starts afresh.
 """
@@ -29,6 +30,7 @@ from docutils.parsers.rst import directives
 from sphinx import addnodes
 from sphinx.directives.patches import Figure
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.search.en import SearchEnglish
 from sphinx.util.docutils import SphinxDirective
 
 from memcomp import stats
@@ -53,7 +55,9 @@ def setup(app):
     app.connect("autodoc-process-docstring", list_names)
     app.connect("source-read", list_statements)
     app.connect("autodoc-process-docstring", keep_bars)
+    app.add_search_language(NumbersAndEnglish)
     app.connect("doctree-read", mend_ids)
+    app.connect("doctree-read", part_cells)
     app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx has numbered
     app.connect("html-page-context", drop_second_ids)
     return {"version": "1", "parallel_read_safe": True}
@@ -483,6 +487,30 @@ def statement_rows(found):
                 f"    [Chapter {int(chapter[:2])}](../../notebooks/{chapter}.ipynb)\n"
             )
     return "".join(rows)
+
+
+# --- search ----------------------------------------------------------------------------------------------
+
+
+class NumbersAndEnglish(SearchEnglish):
+    """English with 0.176 and 300,000 as words, also when they are searched for."""
+
+    word = r"\d+(?:[.,]\d+)+|\w+"
+    js_splitter_code = r"""
+function splitQuery(query) {
+  return query.match(/\p{Nd}+(?:[.,]\p{Nd}+)+|[\p{Letter}\p{Number}_]+/gu) || [];
+}
+"""
+
+    def split(self, input):
+        """Return the words of a text."""
+        return re.findall(self.word, html.unescape(input))
+
+
+def part_cells(app, doctree):
+    """Put a line's end between the cells of tables: without its tags, a table would be one word."""
+    for node in doctree.findall(nodes.raw):
+        node[0] = nodes.Text(re.sub(r"(</(?:td|th|tr|caption|span|a|p|div)>)", r"\1\n", node.astext()))
 
 
 # --- identities and numbers ------------------------------------------------------------------------------

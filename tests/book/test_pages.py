@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import scipy.stats
 import yaml
+from sphinx.search.en import SearchEnglish
 
 from tools import notebooks
 
@@ -260,8 +261,13 @@ def test_status_names_time_and_versions(chapters, pages):
     times = tables["Execution of the chapters."].select("tbody tr")
     assert len(times) == len(chapters) + 1
     assert all(re.match(r"\d+\.\d s$", row.td.text.strip()) for row in times)
-    versions = tables["Device and versions of this build."].select("tbody tr")
-    assert {"Processor", "Python", "numpy", "torch"} <= {row.th.text.strip() for row in versions}
+    rows = tables["Device and versions that executed the chapters."].select("tbody tr")
+    shown = {row.th.text.strip(): row.td.text.strip() for row in rows}
+    assert {"Processor", "Operating system", "Python", "numpy", "torch"} <= shown.keys()
+    executed = [notebooks.load_kept(ROOT / name, ROOT)["depends"] for name in chapters]
+    assert shown["numpy"] == ", ".join(sorted({one["numpy"] for one in executed}))
+    rows = tables["Versions that rendered the pages."].select("tbody tr")
+    assert {"jupyter-book", "sphinx"} <= {row.th.text.strip() for row in rows}
 
 
 def test_package_page_describes_every_module(pages):
@@ -272,6 +278,39 @@ def test_package_page_describes_every_module(pages):
             place = page.find(id=f"module-{name}")
             assert place, f"book/api.md lacks {name}"
             assert place.find_parent("section")["id"] == re.sub("[._]", "-", name)  # the search can select it
+
+
+def test_search_knows_every_word_and_number_of_the_tables(html, pages):
+    text = (html / "searchindex.js").read_text(encoding="utf-8")
+    index = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    english, found, seen = SearchEnglish({}), [], 0
+
+    def pages_with(word):
+        places = [index[part].get(word, []) for part in ("terms", "titleterms")]
+        return {one for place in places for one in (place if isinstance(place, list) else [place])}
+
+    for place, name in enumerate(index["docnames"]):
+        for cell in pages[f"{name}.html"].select("article table :is(td, th)"):
+            words = cell.get_text(" ") if not cell.select(".math") else ""
+            for word in re.findall(r"\d+(?:[.,]\d+)+|\w+", words):
+                if word.lower() not in english.stopwords:
+                    seen += 1
+                    if place not in pages_with(english.stem(word).lower()) | pages_with(word):
+                        found.append(f"{name}: {word}")
+    assert seen > 1000
+    assert not found, "\n".join(found[:50])
+
+
+def test_every_figure_opens_at_its_full_size(pages):
+    found, seen = [], 0
+    for name, page in pages.items():
+        for image in page.select("article figure img"):
+            seen += 1
+            link = image.find_parent("a")
+            if link is None or link["href"] != image["src"]:
+                found.append(f"{name}: {image['src']}")
+    assert seen > 40
+    assert not found, "\n".join(found)
 
 
 def test_search_can_select_every_place_that_it_summarizes(html):
