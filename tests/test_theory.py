@@ -164,7 +164,7 @@ def test_verify_answers_with_a_row_a_statement(monkeypatch):
     row = table.loc["Lemma C.1"]
     assert row[["id", "source", "statement"]].tolist() == ["lemma-c-1", "Lemma C.1", part[3].says]
     assert row["value"] == theory.statements.summary(row["checks"])
-    assert row["holds"] is True
+    assert table["holds"].tolist() == [True, True]
     assert row["checks"] == part[3].check(np.random.default_rng([5, 3]))
 
 
@@ -397,6 +397,10 @@ def test_error_by_peeling_is_that_of_the_solver(seed, n, d, density):
     rng = np.random.default_rng(seed)
     X, beta = random_signs(rng, n, d, density), rng.standard_normal(d)
     assert np.allclose(checks.noiseless_error(X, beta), linear.min_norm(X, X @ beta) - beta, atol=1e-8)
+    assert np.array_equal(structure.unresolved(X), np.flatnonzero(structure.peel(X) == 0))
+    p, both = rng.random(d), np.column_stack([beta, np.ones(d)])
+    losses = p @ (linear.min_norm(X, X @ both) - both) ** 2
+    assert np.allclose(checks.noiseless_loss_of(p, both)(X), losses, atol=1e-8)
 
 
 def test_tail_counts_and_good_turing():
