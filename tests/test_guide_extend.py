@@ -27,7 +27,7 @@ def carry_out(checkout, run):
         text, caption = listing["text"], listing["caption"]
         if listing["kind"] == "literalinclude":
             text = (ROOT / "book" / listing["given"]).read_text()
-        where = re.fullmatch(r"([\w/.]+)(?:, (above|below) (.*)|, run once with `(.*)`.*)?", caption)
+        where = re.fullmatch(r"`([\w/.]+)`(?:, (above|below) (.*)|, run once with `(.*)`.*)?", caption)
         if not where:
             assert caption == "in the checkout's folder"
             for line in text.splitlines():

@@ -219,7 +219,11 @@ def make():
     )
     if done.returncode:
         said = (done.stdout + done.stderr).strip()
-        hint = " On Debian and Ubuntu, install the package python3-venv." if "ensurepip" in said else ""
+        hint = ""
+        if "ensurepip is not available" in said:
+            hint = " On Debian and Ubuntu, install the package python3-venv."
+        elif shutil.disk_usage(ROOT).free < 50 * 2**20:  # which venv does not tell
+            hint = " The disk is full."
         raise Failed(f"{sys.executable} could not make a virtual environment.{hint} It said:\n{said}")
 
 
