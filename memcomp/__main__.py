@@ -106,7 +106,7 @@ def _run(arguments):
 
 
 def _sweep(arguments):
-    from memcomp import chapters, cluster, sweep
+    from memcomp import chapters, cluster, records, sweep
 
     found = [
         grid
@@ -139,6 +139,10 @@ def _sweep(arguments):
     failed = []
     where = arguments.workers, arguments.scheduler, arguments.slurm
     runs = chapters.project() / "runs"
+    records.make_writable(runs, "use a checkout of your own")
+    for grid in found:
+        if arguments.fresh or grid.missing():
+            records.make_writable(grid.folder())
     with (
         cluster.ending_at_once("interrupted; finished points are stored, and the same command goes on"),
         cluster.connect(*where, per_gpu=arguments.per_gpu, folder=runs) as client,

@@ -367,6 +367,15 @@ def test_what_failed_is_left_out_until_it_is_asked_for(project):
     assert json.loads((project.folder / "runs/sweep/quick/toy/failed.json").read_text()) == []
 
 
+@pytest.mark.parametrize("folder", ["runs", "results"])
+def test_folders_that_take_nothing_are_told_before_a_worker_starts(project, folder, monkeypatch):
+    (project.folder / folder).write_text("a file where a folder belongs")
+    monkeypatch.setattr(cluster, "connect", None)
+    code, _, err = project.sweep()
+    assert code == 1
+    assert f"nothing can be stored in {project.folder / folder}" in err
+
+
 @pytest.mark.parametrize("content", ["", "[", '{"a": 1}', "[1]", "null", '[{"key": "x"}]', "[" * 100_000])
 def test_a_spoilt_list_of_failures_is_named(project, content):
     listed = project.folder / "runs/sweep/quick/toy/failed.json"
