@@ -317,6 +317,21 @@ def test_jobs_that_do_not_start_are_told_of_and_cancelled_by_an_interruption(pro
 
 
 @pytest.mark.slow
+def test_a_job_that_slurm_does_not_take_ends_the_sweep_with_its_reason(project, monkeypatch):
+    environment = slurm(project.folder, 2)
+    monkeypatch.setenv("PATH", environment["PATH"])
+    refusal = "#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n"
+    (project.folder / "bin/sbatch").write_text(refusal)
+    assert main(["sweep", "toy", "--slurm", "slurm.yaml"]) == 1
+    err = project.capsys.readouterr().err
+    assert "slurm.yaml: Slurm takes no such job: sbatch: error: invalid partition" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("PATH", str(project.folder / "nowhere"))
+    assert main(["sweep", "toy", "--slurm", "slurm.yaml"]) == 2
+    assert "no command sbatch here" in project.capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_scheduler_without_workers_is_told_of(project, monkeypatch):
     """The first notice brings the worker that was missing."""
     from dask.distributed import LocalCluster
