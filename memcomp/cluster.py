@@ -57,7 +57,10 @@ class Waiting:
 
 @contextlib.contextmanager
 def told(words):
-    """Say by a thread of its own, see `Waiting`, what a call that gives no sign waits for."""
+    """Say by a thread of its own, see `Waiting`, what a call that gives no sign waits for.
+
+    Yields an event; to set it ends the wait before the block does.
+    """
     over, waiting = threading.Event(), Waiting()
 
     def watch():
@@ -67,7 +70,7 @@ def told(words):
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield
+        yield over
     finally:
         over.set()
         thread.join()
