@@ -44,7 +44,13 @@ class Waiting:
         self.due = self.since + self.pause
 
     def tell(self, words):
-        """Say `words`, or what they return if they are a function, if it is time to."""
+        """Say it if it is time to.
+
+        Parameters
+        ----------
+        words : str or callable
+            What is waited for and where to look, or a function that returns it.
+        """
         now = self.clock()
         if now < self.due:
             return
@@ -59,7 +65,15 @@ class Waiting:
 def told(words):
     """Say by a thread of its own, see `Waiting`, what a call that gives no sign waits for.
 
-    Yields an event; to set it ends the wait before the block does.
+    Parameters
+    ----------
+    words : str or callable
+        As for `Waiting.tell`.
+
+    Yields
+    ------
+    threading.Event
+        To be set if the wait ends before the block does.
     """
     over, waiting = threading.Event(), Waiting()
 
