@@ -58,8 +58,12 @@ def parser():
     )
     where = sweep.add_mutually_exclusive_group()
     where.add_argument("--workers", type=_positive, metavar="N", help="worker processes on this machine")
-    where.add_argument("--scheduler", metavar="ADDRESS", help="use the workers of a running Dask scheduler")
-    where.add_argument("--slurm", metavar="FILE", help="start workers as Slurm jobs, by the options in FILE")
+    where.add_argument(
+        "--scheduler", type=_text, metavar="ADDRESS", help="use the workers of a running Dask scheduler"
+    )
+    where.add_argument(
+        "--slurm", type=_text, metavar="FILE", help="start workers as Slurm jobs, by the options in FILE"
+    )
     sweep.add_argument("--per-gpu", type=_positive, default=1, metavar="N", help="workers that share a GPU")
     sweep.add_argument("--fresh", action="store_true", help="compute every point again")
     sweep.add_argument("--retry-failed", action="store_true", help="also try what failed before")
@@ -69,6 +73,12 @@ def parser():
     sweep.add_argument("--dry-run", action="store_true", help="only say what there is to do, and its cost")
     sweep.set_defaults(command=_sweep)
     return top
+
+
+def _text(text):
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
 
 
 def _positive(text):
@@ -118,7 +128,7 @@ def _run(arguments):
 
 
 def _sweep(arguments):
-    from memcomp import chapters, cluster, sweep
+    from memcomp import chapters, cluster, records, sweep
 
     found = [
         grid
@@ -153,6 +163,10 @@ def _sweep(arguments):
     failed = []
     where = arguments.workers, arguments.scheduler, arguments.slurm
     runs = chapters.project() / "runs"
+    records.make_writable(runs, "use a checkout of your own")
+    for grid in found:
+        if arguments.fresh or grid.missing():
+            records.make_writable(grid.folder())
     with (
         cluster.ending_at_once("interrupted; finished points are stored, and the same command goes on"),
         cluster.connect(*where, per_gpu=arguments.per_gpu, folder=runs) as client,
@@ -187,6 +201,9 @@ def main(arguments=None):
         data`` finds data that can be read and are not known to be the published ones.
     """
     chosen = parser().parse_args(arguments)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     sys.stdout.reconfigure(errors="backslashreplace")  # as of stderr: file names need not be of any alphabet
     try:
         paths.settle_variables()

@@ -9,6 +9,7 @@ import inspect
 import logging
 import multiprocessing.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,7 +44,13 @@ class Waiting:
         self.due = self.since + self.pause
 
     def tell(self, words):
-        """Say `words`, or what they return if they are a function, if it is time to."""
+        """Say it if it is time to.
+
+        Parameters
+        ----------
+        words : str or callable
+            What is waited for and where to look, or a function that returns it.
+        """
         now = self.clock()
         if now < self.due:
             return
@@ -56,7 +63,18 @@ class Waiting:
 
 @contextlib.contextmanager
 def told(words):
-    """Say by a thread of its own, see `Waiting`, what a call that gives no sign waits for."""
+    """Say by a thread of its own, see `Waiting`, what a call that gives no sign waits for.
+
+    Parameters
+    ----------
+    words : str or callable
+        As for `Waiting.tell`.
+
+    Yields
+    ------
+    threading.Event
+        To be set if the wait ends before the block does.
+    """
     over, waiting = threading.Event(), Waiting()
 
     def watch():
@@ -66,7 +84,7 @@ def told(words):
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield
+        yield over
     finally:
         over.set()
         thread.join()
@@ -225,6 +243,7 @@ def _visible(number):
 def _slurm(path, folder):
     """Yield a Dask cluster of Slurm jobs; a job that ends before the cluster does is followed by another."""
     import dask
+    from distributed.deploy.spec import ProcessInterface
     from tornado.ioloop import PeriodicCallback
 
     # The import copies a file of settings to where Dask keeps its own, into the user's ~/.config, and makes
@@ -253,8 +272,25 @@ def _slurm(path, folder):
     # What `SETTINGS` does for workers on this machine; a job reads its own settings of Dask.
     keep = "export MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=33554432"
     options["job_script_prologue"] = [keep, *options.get("job_script_prologue", ())]
-    with SLURMCluster(scheduler_options=scheduler, **options) as running:
+    if not shutil.which("sbatch"):
+        raise FileNotFoundError("no command sbatch here: --slurm is for the login node of a Slurm cluster")
+    refusals = []
+
+    class Submitted(SLURMJob):
+        async def start(self):
+            try:
+                await super().start()
+            except RuntimeError as error:  # which Dask would log, and wait for ever
+                refusals.append(str(error).strip().splitlines()[-1])
+                await ProcessInterface.start(self)  # so that it can be closed
+
+    with SLURMCluster(scheduler_options=scheduler, **{"job_cls": Submitted} | options) as running:
         running.scale(jobs=jobs)
+        with told("sbatch does not answer"):
+            while not refusals and not any(job.job_id for job in list(running.workers.values())):
+                time.sleep(0.1)
+        if refusals:
+            raise RuntimeError(f"{path}: Slurm takes no such job: {refusals[0]}")
         # Dask forgets a worker that is gone, but submits a new job only when it is asked for workers again.
         ask = PeriodicCallback(lambda: running.scale(jobs=jobs), 1000 * RESUBMIT_SECONDS)
         running.loop.add_callback(ask.start)

@@ -475,16 +475,27 @@ def load(experiment, profile="quick", root=None, version=None):
     return [record for record in found if version is None or record["version"] == version]
 
 
-def _make_writable(folder):
-    """Make a folder of records; find out before anything is computed that nothing could be stored."""
+def make_writable(folder, advice="set MEMCOMP_RESULTS to a folder that is"):
+    """Make a folder and look whether it takes files, before anything is computed that could not be stored.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    advice : str
+        What to do besides making room or making it writable.
+
+    Raises
+    ------
+    OSError
+        If it does not; the message names the folder and the reason.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(1 << 20))
     except OSError as error:
         raise OSError(
-            f"records cannot be stored in {folder}: {error.strerror}. Make room or make it writable, or set "
-            "MEMCOMP_RESULTS to a folder that is"
+            f"nothing can be stored in {folder}: {error.strerror}. Make room or make it writable, or {advice}"
         ) from error
 
 
@@ -810,7 +821,7 @@ def collect(
     failures, seen = {}, {}
     _refuse(_different_data(found.values(), seen), folder)
     if missing := {key: config for key, config in points.items() if key not in found}:
-        _make_writable(folder)
+        make_writable(folder)
         data_of = getattr(getattr(run, "func", run), "data_of", None)
         if found and data_of:
             # Before hours of training: do the points still missing come from the data of those stored?

@@ -1,6 +1,7 @@
 """`memcomp data`: what is there is told, what is missing or damaged is fetched, from a server on loopback."""
 
 import errno
+import fcntl
 import functools
 import gzip
 import hashlib
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import MNIST, Omniglot
 
-from memcomp import images
+from memcomp import cluster, images
 from memcomp.data import downloads
 from memcomp.data.store import clear_caches
 
@@ -224,6 +225,30 @@ def test_omniglot_is_compared_with_its_archive_if_that_is_there(server, tmp_path
     state = downloads.check(root)[1]
     assert (state.complete, state.published) == (True, None)
     assert "images_background.zip, with which to compare them, is not there" in state.detail
+
+
+def test_two_downloads_at_once_wait_for_each_other_and_say_so(server, tmp_path, monkeypatch):
+    root, told = tmp_path / "data", []
+    root.mkdir()
+    lock = os.open(root / ".download.lock", os.O_CREAT | os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # as the other process would hold it
+
+    def write(text, file):
+        told.append(text)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(cluster.tqdm, "write", write)
+    assert all(state.published for state in downloads.fetch(root))
+    os.close(lock)
+    assert "another `memcomp data` is at work here" in told[0]
+
+
+def test_what_a_killed_download_left_is_cleared_away(server, tmp_path):
+    left = tmp_path / "data/omniglot-py/partial_abc/images_background"
+    left.mkdir(parents=True)
+    downloads.fetch(tmp_path / "data")
+    assert not list((tmp_path / "data").rglob("partial*"))
 
 
 def test_a_server_that_falls_silent_is_given_up(monkeypatch, tmp_path):

@@ -196,6 +196,20 @@ def test_a_chapter_that_trains_nothing_has_nothing_to_sweep(capsys):
     assert "trains nothing" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_are_no_error(closed, tmp_path):
+    command = f'exec "$0" -m memcomp sweep 01 {closed}'
+    done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("option", ["--scheduler", "--slurm"])
+def test_an_empty_address_or_file_does_not_mean_this_machine(option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["sweep", "07", option, ""])
+    assert f"{option}: it is empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["sweep", "08", "--workers", "0"], ["dance"], ["sweep"], []])
 def test_a_wrong_command_line_exits_with_two(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):

@@ -410,13 +410,18 @@ def test_versions_are_never_mixed(stored, tmp_path):
     assert records.load("toy", root=tmp_path, version=4) == sorted(fresh, key=lambda r: r["key"])
 
 
-def test_a_record_of_code_with_other_fields_is_named_and_not_half_understood(stored, tmp_path):
-    path = tmp_path / "quick" / "toy" / f"{stored[0]['key']}.json"
-    signed(stored[0], path, config={**stored[0]["config"], "momentum": 0.5})
+def test_a_record_of_code_with_other_fields_is_named_and_not_half_understood(tmp_path):
+    @records.experiment("changed", version=1, config=Config)
+    def run(config):
+        return {"loss": config.x}
+
+    (record,) = collect(run, GRID[:1], root=tmp_path)
+    path = tmp_path / "quick" / "changed" / f"{record['key']}.json"
+    signed(record, path, config={**record["config"], "momentum": 0.5})
     with pytest.raises(
-        records.RecordError, match=r"is of other code than this: configs of toy have no momentum"
+        records.RecordError, match="of other code than this: configs of changed have no momentum"
     ):
-        collect(toy, GRID, root=tmp_path)
+        collect(run, GRID[:1], root=tmp_path)
 
 
 @pytest.mark.parametrize("spoil", [pathlib.Path.mkdir, lambda path: path.symlink_to("nowhere")])
@@ -504,10 +509,10 @@ def test_a_folder_that_takes_nothing_is_told_before_anything_is_computed(tmp_pat
         raise AssertionError("computed though it cannot be stored")
 
     (tmp_path / "quick").write_text("a file where a folder belongs")
-    with pytest.raises(OSError, match=r"cannot be stored in .*MEMCOMP_RESULTS"):
+    with pytest.raises(OSError, match=r"nothing can be stored in .*MEMCOMP_RESULTS"):
         collect(never, GRID, root=tmp_path)
     monkeypatch.setattr(records.tempfile, "TemporaryFile", full)
-    with pytest.raises(OSError, match=r"cannot be stored in .*No space left"):
+    with pytest.raises(OSError, match=r"nothing can be stored in .*No space left"):
         collect(never, GRID, root=tmp_path / "other")
 
 

@@ -317,6 +317,21 @@ def test_jobs_that_do_not_start_are_told_of_and_cancelled_by_an_interruption(pro
 
 
 @pytest.mark.slow
+def test_a_job_that_slurm_does_not_take_ends_the_sweep_with_its_reason(project, monkeypatch):
+    environment = slurm(project.folder, 2)
+    monkeypatch.setenv("PATH", environment["PATH"])
+    refusal = "#!/bin/sh\necho 'sbatch: error: invalid partition' >&2\nexit 1\n"
+    (project.folder / "bin/sbatch").write_text(refusal)
+    assert main(["sweep", "toy", "--slurm", "slurm.yaml"]) == 1
+    err = project.capsys.readouterr().err
+    assert "slurm.yaml: Slurm takes no such job: sbatch: error: invalid partition" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("PATH", str(project.folder / "nowhere"))
+    assert main(["sweep", "toy", "--slurm", "slurm.yaml"]) == 2
+    assert "no command sbatch here" in project.capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_scheduler_without_workers_is_told_of(project, monkeypatch):
     """The first notice brings the worker that was missing."""
     from dask.distributed import LocalCluster
@@ -365,6 +380,15 @@ def test_what_failed_is_left_out_until_it_is_asked_for(project):
     assert code == 0, err
     assert "6 points, 5 were stored, 1 computed, 0 failed" in out
     assert json.loads((project.folder / "runs/sweep/quick/toy/failed.json").read_text()) == []
+
+
+@pytest.mark.parametrize("folder", ["runs", "results"])
+def test_folders_that_take_nothing_are_told_before_a_worker_starts(project, folder, monkeypatch):
+    (project.folder / folder).write_text("a file where a folder belongs")
+    monkeypatch.setattr(cluster, "connect", None)
+    code, _, err = project.sweep()
+    assert code == 1
+    assert f"nothing can be stored in {project.folder / folder}" in err
 
 
 @pytest.mark.parametrize("content", ["", "[", '{"a": 1}', "[1]", "null", '[{"key": "x"}]', "[" * 100_000])

@@ -53,6 +53,12 @@ def read(root, name):
     Returns
     -------
     ndarray, uint8
+        Of the shape that :data:`SHAPES` says.
+
+    Raises
+    ------
+    memcomp.data.store.DataError
+        If it is missing or damaged, or holds what cannot be digits or their labels.
     """
     path, shape = root / RAW / name, SHAPES[name]
     array = _idx(root, path, shape)

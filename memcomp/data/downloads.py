@@ -5,6 +5,7 @@ The downloads are torchvision's: its addresses, its MD5 sums, its folder layout.
 
 import errno
 import hashlib
+import shutil
 import socket
 import tempfile
 import zipfile
@@ -12,10 +13,11 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
 from torchvision.datasets import MNIST, Omniglot
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
-from memcomp import data
+from memcomp import cluster, data
 from memcomp.data import digits, glyphs
 from memcomp.data.store import DataError, clear_caches, damaged
 
@@ -148,21 +150,31 @@ def fetch(root):
     ConnectionError
         If an archive could not be downloaded intact from any of its addresses.
     """
-    root = Path(root)
+    root, found = Path(root), check(root)
+    if all(state.complete for state in found):
+        return found
+    root.mkdir(parents=True, exist_ok=True)
+    lock = root / ".download.lock"
+    with cluster.told(f"another `memcomp data` is at work here, see {lock}") as waiting, FileLock(lock):
+        waiting.set()
+        _fetch_missing(root)
+    clear_caches()
+    return check(root)
+
+
+def _fetch_missing(root):
+    for left in [*root.glob("MNIST/raw/partial*"), *root.glob("omniglot-py/partial*")]:
+        shutil.rmtree(left)  # by a process that was killed
     for archive, md5 in MNIST.resources:
         try:
             _is_published(root, archive.removesuffix(".gz"))
         except DataError:
             _fetch(root / digits.RAW / archive, [mirror + archive for mirror in MNIST.mirrors], md5)
     clear_caches()
-    mnist, omniglot = check(root)
-    if not omniglot.complete:
+    if not check(root)[1].complete:
         archive = glyphs.background(root).with_name(OMNIGLOT_ARCHIVE)
         address = f"{Omniglot.download_url_prefix}/{archive.name}"
         _fetch(archive, [address], Omniglot.zips_md5["images_background"])
-        clear_caches()
-        omniglot = check(root)[1]
-    return [mnist, omniglot]
 
 
 def _fetch(archive, addresses, md5):

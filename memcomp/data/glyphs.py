@@ -44,10 +44,7 @@ def background(root):
 
 def _entries(root, folder):
     """List a folder in order, without what systems and editors hide in it."""
-    try:
-        found = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__")))
-    except OSError as error:
-        raise damaged(root, folder, f"cannot be read ({error.strerror})") from error
+    found = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__")))
     for path in found:
         if not path.exists():  # else a class would be missing without a word
             raise damaged(root, path, no_file(path))
