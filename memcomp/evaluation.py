@@ -94,6 +94,7 @@ def mse(model, images, triplets, targets, factorised=True):
     >>> mse(build("sum", width=1), pool, np.array([[0, 1, 2], [1, 2, 3]]), np.zeros(2)) >= 0
     True
     """
+    triplets = indices("triplets", triplets, len(images), (None, None))
     targets = checked_targets(targets, len(triplets))
     error = predict(model, images, triplets, factorised).astype(np.float64) - targets
     return float(np.mean(error**2))
