@@ -252,7 +252,6 @@ BAD_DATA = {
     "large index": ({"triplets": lambda rows: with_entry(rows, 10**6)}, r"into the pool of \d+ images, got"),
     "complex": ({"targets": lambda y: y + 1j}, "targets must hold real numbers, got dtype complex64"),
     "objects": ({"targets": lambda y: y.astype(object)}, "targets must hold real numbers, got dtype object"),
-    "not finite": ({"targets": lambda y: with_entry(y, np.nan)}, "targets must be finite"),
     "a column": ({"targets": lambda y: y[:, None]}, r"targets have shape \(256, 1\); expected \(256,\)"),
     "masked": ({"targets": lambda y: np.ma.masked_less(y, 5)}, "targets has masked entries"),
     "tensor with gradient": (
@@ -307,6 +306,8 @@ def test_what_does_not_fit_is_named(digits):
     pool, rows, targets = digits
     with pytest.raises(ValueError, match=r"triplets must have shape \(M, 3\), got \(256, 2\)"):
         training.fit(models.build("sum", 2), pool, rows[:, :2], targets, epochs=1)
+    with pytest.raises(ValueError, match="targets must be finite"):
+        evaluation.mse(models.build("sum", 2), pool, rows, with_entry(targets, np.nan))
     with pytest.raises(ValueError, match=r"expected \(255,\)"):
         training.fit(models.build("sum", 2), pool, rows[:255], targets, epochs=1)
     with pytest.raises(ValueError, match="base must point into the pool of 10 images"):
