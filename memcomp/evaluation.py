@@ -94,7 +94,11 @@ def mse(model, images, triplets, targets, factorised=True):
     >>> mse(build("sum", width=1), pool, np.array([[0, 1, 2], [1, 2, 3]]), np.zeros(2)) >= 0
     True
     """
+    images = checked_images(images)
+    triplets = indices("triplets", triplets, len(images), (None, None))
     targets = checked_targets(targets, len(triplets))
+    if not np.isfinite(targets).all():
+        raise ValueError("targets must be finite: the loss would not be a number")
     error = predict(model, images, triplets, factorised).astype(np.float64) - targets
     return float(np.mean(error**2))
 

@@ -412,7 +412,7 @@ def checked_images(images):
 
 
 def checked_targets(targets, number):
-    """Return targets as an array; refuse what is not one finite number for each triplet.
+    """Return targets as an array; refuse what is not one real number for each triplet.
 
     Raises
     ------
@@ -422,8 +422,6 @@ def checked_targets(targets, number):
     targets = values.real_array("targets", targets)
     if targets.shape != (number,):
         raise ValueError(f"targets have shape {targets.shape}; expected ({number},), one for each triplet")
-    if not np.isfinite(targets).all():
-        raise ValueError("targets must be finite numbers")
     return targets
 
 

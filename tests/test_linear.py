@@ -3,8 +3,10 @@
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -619,3 +621,51 @@ def test_bad_losses_are_named(arguments, message):
 def test_bad_sizes_are_named(t):
     with pytest.raises(ValueError, match="t must be an integer from 0 to the 2 features given"):
         composed_loss([1, 2, 3], [0.5, 0.5, 0.5], [0, 1], t)
+
+
+class Nullable:
+    """What pandas' nullable integers look like to NumPy: objects."""
+
+    dtype = "Int64"
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array([1, 2], object)
+
+
+def outside(form, index):
+    """Return a sparse identity with one entry put outside of it."""
+    A = form(np.eye(2))
+    (A.coords[1] if A.format == "coo" else A.indices)[1] = index
+    return A
+
+
+@pytest.mark.parametrize(
+    ("X", "Y", "message"),
+    [
+        (torch.eye(2, requires_grad=True), [1, 2], "X has no form in NumPy .*; of a tensor pass X.detach"),
+        (torch.eye(2).to_sparse(), [1, 2], "X has no form in NumPy .*; of a tensor pass X.detach"),
+        (torch.eye(2, dtype=torch.bfloat16), [1, 2], "X has no form in NumPy .*; of a tensor pass X.detach"),
+        (np.eye(2), torch.ones(2, requires_grad=True), "Y has no form in NumPy"),
+        (
+            pd.DataFrame(np.eye(2)).astype("Int64"),
+            [1, 2],
+            "X must hold real numbers.* of pandas",
+        ),
+        (np.eye(2), Nullable(), r"Y must hold real numbers.*Y\.to_numpy\(float\)"),
+        (np.ma.masked_equal(np.eye(2), 0), [1, 2], "X has masked entries"),
+        (np.eye(2), np.ma.masked_equal([1, 2], 2), "Y has masked entries"),
+        (outside(sp.csr_array, -1), [1, 2], "X is no valid sparse matrix"),
+        (outside(sp.csc_array, -1), [1, 2], "X is no valid sparse matrix"),
+        (outside(sp.coo_array, -1), [1, 2], "X is no valid sparse matrix"),
+        (outside(sp.csr_matrix, 7), [1, 2], "X is no valid sparse matrix"),
+        (outside(sp.coo_array, 7), [1, 2], "X is no valid sparse matrix"),
+    ],
+)
+def test_what_numpy_would_misread_is_refused_by_name(X, Y, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        min_norm(X, Y)
+
+
+def test_plain_tensors_tables_and_unmasked_arrays_are_taken():
+    for X in (torch.eye(2), pd.DataFrame(np.eye(2)), np.ma.masked_array(np.eye(2))):
+        assert min_norm(X, torch.tensor([1.0, 2.0])).tolist() == [1, 2]

@@ -235,3 +235,13 @@ def test_bad_input_of_the_estimator_is_named():
 def test_left_out_residuals_are_those_of_the_linear_module():
     _, X, _, y = problem()
     assert memorization.leave_one_out(X, y).residual == pytest.approx(linear.leave_one_out(X, y), abs=1e-12)
+
+
+def test_negative_features_complex_labels_and_masks_are_refused():
+    found = memorization.leave_one_out(np.eye(3), [1, 2, 3])
+    with pytest.raises(ValueError, match="tests must lie between 0 and 2, got -1"):
+        memorization.composed_influence(found, np.ones(3), np.full(3, 0.5), tests=[[-1]])
+    with pytest.raises(TypeError, match="y must hold real numbers, got dtype complex128"):
+        memorization.leave_one_out(np.eye(3), [1, 2, 3j])
+    with pytest.raises(ValueError, match="outcome has masked entries"):
+        memorization.self_influence([[1, 0], [0, 1]], np.ma.masked_array(np.eye(2), mask=np.eye(2)))

@@ -78,7 +78,9 @@ def test_parameter_counts():
 
 @pytest.mark.parametrize("architecture", ["sum", "linear", "two_layer", "gaussian"])
 def test_parts_add_up_to_the_output(architecture):
-    model = models.build(architecture, width=4, seed=1, hidden=7, normalise="apart").eval()
+    options = {} if architecture == "gaussian" else {"normalise": "apart"}
+    options |= {"hidden": 7} if architecture == "two_layer" else {}
+    model = models.build(architecture, width=4, seed=1, **options).eval()
     x = torch.randn(6, 3, 100) if architecture == "gaussian" else batch(6)
     total = sum(model.parts(model.encode(x[:, position]))[position] for position in range(3))
     torch.testing.assert_close(model.finish(total), model(x), rtol=1e-4, atol=1e-5)
@@ -132,6 +134,19 @@ def test_normalising_together_or_apart_differs_in_training_only():
         ({"architecture": "cross-channel"}, "'cross-channel'; choose one of sum, linear"),
         ({"architecture": "sum", "stem": "big"}, "stem is 'big'"),
         ({"architecture": "sum", "normalise": "never"}, "normalise is 'never'"),
+        ({"architecture": "attention", "normalise": "apart"}, "attention has no use for normalise='apart'"),
+        ({"architecture": "cross_channel", "normalise": "apart"}, "no use for normalise='apart'"),
+        ({"architecture": "after_2", "normalise": "apart"}, "no use for normalise='apart'"),
+        ({"architecture": "gaussian", "normalise": "apart"}, "no use for normalise='apart'"),
+        ({"architecture": "sum", "hidden": 8}, "sum has no use for hidden=8"),
+        ({"architecture": "two_layer", "hidden": 0}, "hidden is 0; expected a whole number, at least 1"),
+        ({"architecture": "deep_sets", "hidden": 2.0}, "hidden is 2.0; expected"),
+        *(
+            ({"architecture": "sum", "width": width}, f"width is {width!r}; expected a whole number")
+            for width in (-1, 0, 1.5, "8", True, None)
+        ),
+        ({"architecture": "gaussian", "dim": 0}, "dim is 0; expected"),
+        ({"architecture": "sum", "seed": 1.5}, "seed is 1.5; expected"),
     ],
 )
 def test_unknown_options_are_refused(arguments, message):

@@ -1,11 +1,13 @@
 """The loop: against the straightforward one, reproducible, stopped by a loss that is not finite."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from memcomp import images, models, training, triplets
+from memcomp import evaluation, images, models, training, triplets
 from memcomp.data.points import gaussian
 
 
@@ -218,6 +220,18 @@ def test_subnormal_numbers_are_left_as_they_were(vectors, before):
         ({"schedule": "step"}, "unknown schedule 'step'"),
         ({"batch_size": 257}, "a batch of 257 does not fit into 256"),
         ({"cuda_graph": True}, "needs a CUDA device"),
+        ({"epochs": 0}, "epochs is 0; expected a whole number, at least 1"),
+        ({"epochs": 1.5}, "epochs is 1.5; expected"),
+        ({"epochs": True}, "epochs is True; expected"),
+        ({"warmup": -1}, "warmup is -1; expected a whole number, at least 0"),
+        ({"batch_size": 0}, "batch_size is 0; expected"),
+        ({"batch_size": "16"}, "batch_size is '16'; expected"),
+        ({"lr": -1e-4}, "lr is -0.0001; expected a finite number, at least 0"),
+        ({"lr": float("nan")}, "lr is nan; expected"),
+        ({"weight_decay": -0.5}, "weight_decay is -0.5; expected"),
+        ({"seed": -1}, "seed is -1; expected"),
+        ({"device": "gpu"}, "device is 'gpu'; expected a device"),
+        ({"mixed": "no"}, "mixed is 'no'; expected true or false"),
     ],
 )
 def test_bad_options_are_refused(digits, change, message):
@@ -225,10 +239,76 @@ def test_bad_options_are_refused(digits, change, message):
         training.fit(models.build("sum", 2), *digits, **{"epochs": 1, "progress": False, **change})
 
 
-def test_bad_shapes_are_refused(digits):
-    pool, rows, targets = digits
+def with_entry(array, value, kind=None):
+    changed = np.array(array, dtype=kind)
+    changed.flat[0] = value
+    return changed
+
+
+BAD_DATA = {
+    "no triplets": ({"triplets": lambda rows: rows[:0]}, r"got \(0, 3\): there are none"),
+    "float indices": ({"triplets": lambda rows: rows + 0.7}, "triplets must hold indices, which are whole"),
+    "negative index": ({"triplets": lambda rows: with_entry(rows, -1)}, "got the index -1, outside of it"),
+    "large index": ({"triplets": lambda rows: with_entry(rows, 10**6)}, r"into the pool of \d+ images, got"),
+    "complex": ({"targets": lambda y: y + 1j}, "targets must hold real numbers, got dtype complex64"),
+    "objects": ({"targets": lambda y: y.astype(object)}, "targets must hold real numbers, got dtype object"),
+    "a column": ({"targets": lambda y: y[:, None]}, r"targets have shape \(256, 1\); expected \(256,\)"),
+    "masked": ({"targets": lambda y: np.ma.masked_less(y, 5)}, "targets has masked entries"),
+    "tensor with gradient": (
+        {"targets": lambda y: torch.tensor(y, requires_grad=True)}, r"targets has no form in NumPy.*detach"
+    ),
+    "images of int64": ({"images": lambda pool: pool.astype(int)}, "images must be bytes"),
+    "one image": ({"images": lambda pool: pool[0, 0]}, r"images must have shape \(N, 28, 28\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data_are_refused_in_training_and_in_evaluation(digits, name):
+    changes, message = BAD_DATA[name]
+    given = dict(zip(("images", "triplets", "targets"), digits))
+    given |= {key: change(given[key]) for key, change in changes.items()}
     model = models.build("sum", 2)
-    with pytest.raises(ValueError, match=r"\(256, 2\).*expected \(M, 3\)"):
-        training.fit(model, pool, rows[:, :2], targets, epochs=1)
-    with pytest.raises(ValueError, match="outside of the pool of 10 images"):
-        training.fit(model, pool[:10], rows, targets, epochs=1)
+    for use in (functools.partial(training.fit, epochs=1, progress=False), evaluation.mse):
+        with pytest.raises((TypeError, ValueError), match=message):
+            use(model, *given.values())
+
+
+def test_lists_are_taken(digits):
+    pool, rows, targets = digits
+    losses = [
+        training.fit(models.build("sum", 1), *data, epochs=1, batch_size=16, progress=False)["loss"]
+        for data in ((pool, rows[:16], targets[:16]), (pool, rows[:16].tolist(), targets[:16].tolist()))
+    ]
+    assert losses[0] == losses[1]
+
+
+class Column(torch.nn.Module):
+    """A network that returns (B, 1)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(784, 1)
+
+    def forward(self, x):
+        return self.layer(x.flatten(2)).sum(1)
+
+
+def test_a_network_that_returns_a_column_is_refused(digits):
+    message = r"returns shape \((256|16), 1\) for a batch of (256|16) triplets; .*squeeze"
+    with pytest.raises(ValueError, match=message):
+        training.fit(Column(), *digits, epochs=1, batch_size=16, progress=False)
+    for use in (evaluation.predict, functools.partial(evaluation.predict_in_training_mode, batch_size=16)):
+        with pytest.raises(ValueError, match=message):
+            use(Column(), *digits[:2])
+
+
+def test_what_does_not_fit_is_named(digits):
+    pool, rows, targets = digits
+    with pytest.raises(ValueError, match=r"triplets must have shape \(M, 3\), got \(256, 2\)"):
+        training.fit(models.build("sum", 2), pool, rows[:, :2], targets, epochs=1)
+    with pytest.raises(ValueError, match="targets must be finite"):
+        evaluation.mse(models.build("sum", 2), pool, rows, with_entry(targets, np.nan))
+    with pytest.raises(ValueError, match=r"expected \(255,\)"):
+        training.fit(models.build("sum", 2), pool, rows[:255], targets, epochs=1)
+    with pytest.raises(ValueError, match="base must point into the pool of 10 images"):
+        evaluation.contributions(models.build("sum", 2), pool[:10], rows)

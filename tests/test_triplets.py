@@ -214,3 +214,35 @@ def test_singles_have_triplets_of_their_own():
 def test_singles_that_do_not_fit(images, singles, message):
     with pytest.raises(ValueError, match=message):
         triplets.scatter(np.arange(images), np.arange(singles), np.random.default_rng(0))
+
+
+LABELS, RNG = np.repeat(np.arange(10), 30), np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: triplets.targets(LABELS, [[0, 1, -1]]),
+            "must point into the pool of 300 images, got the index -1",
+        ),
+        (lambda: triplets.targets(LABELS, [[0, 1, 300]]), "got the index 300"),
+        (lambda: triplets.targets(LABELS, [[0, 1, 2.7]]), "triplets must hold indices"),
+        (lambda: triplets.targets(LABELS + 0j, [[0, 1, 2]]), "labels must hold real numbers"),
+        (lambda: triplets.zipf_counts(100.5), "total is 100.5; expected a whole number"),
+        (lambda: triplets.zipf_counts(100, exponent=float("nan")), "exponent is nan; expected"),
+        (lambda: triplets.choose(LABELS, [3, -1], RNG), "the count of label 1 is -1; expected"),
+        (lambda: triplets.long_tailed(LABELS, -5, RNG), "size is -5; expected"),
+        (lambda: triplets.long_tailed(LABELS, 90, RNG, rare=-1), "rare is -1; expected"),
+        (lambda: triplets.subset([[0, 1, -1]], LABELS, 1, 0, RNG), "triplets must point into the pool"),
+        (lambda: triplets.scatter([0, 1, -2], [], RNG), "images must point into the pool, got the index -2"),
+        (lambda: triplets.pairs(LABELS, [0, -1], 5, RNG), "partners must point into"),
+        (lambda: triplets.pairs(LABELS, [], 5, RNG), "there are none"),
+        (lambda: triplets.composed([1.5], [[0, 1]], 0), "rare must hold indices"),
+        (lambda: triplets.composed([2**31], [[0, 1]], 0), "rare must point into the pool"),
+        (lambda: triplets.composed([1], [[0, 1, 2]], 0), r"partners must have shape \(M, 2\)"),
+    ],
+)
+def test_what_would_be_cut_or_would_wrap_is_refused(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
