@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -253,6 +254,7 @@ def execute_all(todo, kept, notebooks, depends, root, *, jobs, timeout, say, sil
         tasks = [run(path, places) for path in sorted(todo, key=lambda path: (-todo[path], path))]
         return await asyncio.gather(*tasks, return_exceptions=True)
 
+    draw_up_fonts([depends[path] for path in todo])
     say(f"Executing {len(todo)} of {len(notebooks)} chapters, {jobs} at once: about {roughly(left())}")
     with Progress(say, status, silence) as progress:
         failures = [error for error in run_apart(run_all) if error]
@@ -261,6 +263,13 @@ def execute_all(todo, kept, notebooks, depends, root, *, jobs, timeout, say, sil
             raise error
     if failures:
         raise NotebookError("\n".join(map(str, failures)))
+
+
+def draw_up_fonts(depends):
+    """Let Matplotlib list the fonts: else each kernel would, and a slow one would say so on its page."""
+    folder = os.environ.get("MPLCONFIGDIR")
+    if folder and any("matplotlib" in one for one in depends) and not list(Path(folder).glob("fontlist*")):
+        subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], stderr=subprocess.DEVNULL)
 
 
 def dependencies_of(notebooks, root):
