@@ -26,6 +26,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from traitlets.config import Config
 
 from memcomp.records import device_name, write_atomically
@@ -110,10 +111,10 @@ async def execute_one(path, notebook, root, threads, timeout, at=lambda index: N
         running.append((cell_index, cell))
         at(cell_index)
 
-    sockets = tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR"), ignore_cleanup_errors=True)
+    private = tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR"), ignore_cleanup_errors=True)
     connection = {"transport": "tcp"}
-    if len(sockets.name) < LONGEST_PATH:  # kernels that start at the same time race for ports, not for files
-        connection = {"transport": "ipc", "connection_file": f"{sockets.name}/k.json"}
+    if len(private.name) < LONGEST_PATH:  # kernels that start at the same time race for ports, not for files
+        connection = {"transport": "ipc", "connection_file": f"{private.name}/k.json"}
     client = NotebookClient(
         notebook,
         config=Config({"KernelManager": connection}),
@@ -131,16 +132,21 @@ async def execute_one(path, notebook, root, threads, timeout, at=lambda index: N
     # This checkout's memcomp, whichever one the environment has installed.
     folders = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     started = time.monotonic()
-    try:
-        with sockets:
-            await client.async_execute(env=environment | {"PYTHONHASHSEED": "0", "PYTHONPATH": folders})
-    except Exception as error:  # a failing cell, a dead kernel, a kernel that did not start: all are reported
-        where = "the kernel did not start"
-        if running:
-            index, cell = running[-1]
-            where = f"cell {index + 1} of {len(notebook.cells)} (id '{cell.get('id', '?')}') failed"
-        reason = re.sub(r"\x1b\[[0-9;]*m", "", f"{type(error).__name__}: {error}")
-        raise NotebookError(f"{path.name}: {where}\n{textwrap.indent(reason, '    ')}") from None
+    with private, open(f"{private.name}/log", "w+", errors="replace") as log:
+        try:
+            await client.async_execute(
+                env=environment | {"PYTHONHASHSEED": "0", "PYTHONPATH": folders}, stdout=log, stderr=log
+            )
+        except Exception as error:  # a failing cell, a dead kernel, a kernel that did not start
+            where = "the kernel did not start"
+            if running:
+                index, cell = running[-1]
+                where = f"cell {index + 1} of {len(notebook.cells)} (id '{cell.get('id', '?')}') failed"
+            reason = re.sub(r"\x1b\[[0-9;]*m", "", f"{type(error).__name__}: {error}")
+            if not isinstance(error, CellExecutionError):  # then the kernel may have said why
+                log.seek(0)
+                reason += "\n" + "".join(log.readlines()[-20:])
+            raise NotebookError(f"{path.name}: {where}\n{textwrap.indent(reason, '    ')}") from None
     seconds = round(time.monotonic() - started, 1)
     return {"seconds": seconds, "outputs": [cell.outputs for cell in code_cells(notebook)]}
 
