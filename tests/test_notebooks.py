@@ -292,8 +292,10 @@ def test_failing_cell_is_named_and_the_other_notebooks_are_kept(checkout):
 
 
 def test_dying_kernel_is_named(checkout):
-    make(checkout / "notebooks" / "01_test.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(notebooks.NotebookError, match=r"cell 2 of 2 \(id 'cell-0'\) failed(.|\n)*DeadKernel"):
+    source = "import os, signal\nos.write(2, b'last words')\nos.kill(os.getpid(), signal.SIGKILL)"
+    make(checkout / "notebooks" / "01_test.ipynb", source)
+    message = r"cell 2 of 2 \(id 'cell-0'\) failed(.|\n)*DeadKernel(.|\n)*last words"
+    with pytest.raises(notebooks.NotebookError, match=message):
         run(checkout)
 
 

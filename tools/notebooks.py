@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from traitlets.config import Config
 
 from memcomp.records import device_name, write_atomically
@@ -109,10 +111,10 @@ async def execute_one(path, notebook, root, threads, timeout, at=lambda index: N
         running.append((cell_index, cell))
         at(cell_index)
 
-    sockets = tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR"), ignore_cleanup_errors=True)
+    private = tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR"), ignore_cleanup_errors=True)
     connection = {"transport": "tcp"}
-    if len(sockets.name) < LONGEST_PATH:  # kernels that start at the same time race for ports, not for files
-        connection = {"transport": "ipc", "connection_file": f"{sockets.name}/k.json"}
+    if len(private.name) < LONGEST_PATH:  # kernels that start at the same time race for ports, not for files
+        connection = {"transport": "ipc", "connection_file": f"{private.name}/k.json"}
     client = NotebookClient(
         notebook,
         config=Config({"KernelManager": connection}),
@@ -130,16 +132,21 @@ async def execute_one(path, notebook, root, threads, timeout, at=lambda index: N
     # This checkout's memcomp, whichever one the environment has installed.
     folders = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     started = time.monotonic()
-    try:
-        with sockets:
-            await client.async_execute(env=environment | {"PYTHONHASHSEED": "0", "PYTHONPATH": folders})
-    except Exception as error:  # a failing cell, a dead kernel, a kernel that did not start: all are reported
-        where = "the kernel did not start"
-        if running:
-            index, cell = running[-1]
-            where = f"cell {index + 1} of {len(notebook.cells)} (id '{cell.get('id', '?')}') failed"
-        reason = re.sub(r"\x1b\[[0-9;]*m", "", f"{type(error).__name__}: {error}")
-        raise NotebookError(f"{path.name}: {where}\n{textwrap.indent(reason, '    ')}") from None
+    with private, open(f"{private.name}/log", "w+", errors="replace") as log:
+        try:
+            await client.async_execute(
+                env=environment | {"PYTHONHASHSEED": "0", "PYTHONPATH": folders}, stdout=log, stderr=log
+            )
+        except Exception as error:  # a failing cell, a dead kernel, a kernel that did not start
+            where = "the kernel did not start"
+            if running:
+                index, cell = running[-1]
+                where = f"cell {index + 1} of {len(notebook.cells)} (id '{cell.get('id', '?')}') failed"
+            reason = re.sub(r"\x1b\[[0-9;]*m", "", f"{type(error).__name__}: {error}")
+            if not isinstance(error, CellExecutionError):  # then the kernel may have said why
+                log.seek(0)
+                reason += "\n" + "".join(log.readlines()[-20:])
+            raise NotebookError(f"{path.name}: {where}\n{textwrap.indent(reason, '    ')}") from None
     seconds = round(time.monotonic() - started, 1)
     return {"seconds": seconds, "outputs": [cell.outputs for cell in code_cells(notebook)]}
 
@@ -253,6 +260,7 @@ def execute_all(todo, kept, notebooks, depends, root, *, jobs, timeout, say, sil
         tasks = [run(path, places) for path in sorted(todo, key=lambda path: (-todo[path], path))]
         return await asyncio.gather(*tasks, return_exceptions=True)
 
+    draw_up_fonts([depends[path] for path in todo])
     say(f"Executing {len(todo)} of {len(notebooks)} chapters, {jobs} at once: about {roughly(left())}")
     with Progress(say, status, silence) as progress:
         failures = [error for error in run_apart(run_all) if error]
@@ -261,6 +269,13 @@ def execute_all(todo, kept, notebooks, depends, root, *, jobs, timeout, say, sil
             raise error
     if failures:
         raise NotebookError("\n".join(map(str, failures)))
+
+
+def draw_up_fonts(depends):
+    """Let Matplotlib list the fonts: else each kernel would, and a slow one would say so on its page."""
+    folder = os.environ.get("MPLCONFIGDIR")
+    if folder and any("matplotlib" in one for one in depends) and not list(Path(folder).glob("fontlist*")):
+        subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], stderr=subprocess.DEVNULL)
 
 
 def dependencies_of(notebooks, root):

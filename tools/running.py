@@ -68,7 +68,7 @@ def complete(work, build, failed):
     except shutil.Error as error:  # of copying a folder: one line a file
         reason = str(error.args[0][0][-1])
     except OSError as error:
-        reason = ": ".join(filter(None, [error.strerror or str(error), error.filename]))
+        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
     if status == 1 and disk_is_full(build, reason):
         reason = f"the disk that holds {build} is full. Free some space and run it again."
     with contextlib.suppress(OSError):
@@ -86,7 +86,7 @@ def disk_is_full(build, reason):
 
 @contextlib.contextmanager
 def stoppable():
-    """Raise `Stopped` in the main thread at a signal that ends the run; end all children when one came.
+    """Raise `Stopped` in the main thread at a signal that ends the run; then end all children.
 
     A signal that is ignored, as by nohup, stays so. While the children end, further signals are ignored.
     """
@@ -160,11 +160,11 @@ class Progress:
 
     def watch(self):
         """Break each silence."""
-        while not self.over.wait(max(0.01, self.last + self.silence - time.monotonic())):
-            if time.monotonic() - self.last >= self.silence and (line := self.status()):
-                self(line)
-            elif time.monotonic() - self.last >= self.silence:
+        while not self.over.wait(min(1, self.silence)):
+            if time.monotonic() - self.last >= self.silence:
                 self.last = time.monotonic()
+                if line := self.status():
+                    self.say(line)
 
     def __enter__(self):
         self.thread.start()

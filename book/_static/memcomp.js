@@ -1,4 +1,5 @@
-// What the theme leaves out: printing, focus after a dialog, and a search for numbers with clean summaries.
+// What the theme leaves out: printing, long formulas, focus after a dialog, and a search for numbers with clean
+// summaries.
 "use strict";
 
 // --- printing: on paper the palette is light and nothing is folded ------------------------------------------
@@ -16,6 +17,21 @@
     folded.forEach((one) => (one.open = false));
   });
 }
+
+// --- formulas: one in a line that is wider than the page scrolls in a box of its own -------------------------
+document.addEventListener("DOMContentLoaded", () => {
+  const fit = () => {
+    const formulas = [...document.querySelectorAll("article mjx-container:not([display])")];
+    formulas.forEach((one) => one.classList.remove("wide"));
+    const room = (one) => one.closest("p, li, td, th, dd, dt, figcaption, caption, div").clientWidth;
+    const wide = formulas.filter((one) => one.getBoundingClientRect().width > room(one));
+    wide.forEach((one) => one.classList.add("wide"));
+  };
+  if (window.MathJax && MathJax.startup) {
+    MathJax.startup.promise = MathJax.startup.promise.then(fit);
+    addEventListener("resize", fit);
+  }
+});
 
 // --- keyboard: Esc closes a dialog, and the focus stays on or returns to what was pressed ----------------------
 document.addEventListener("DOMContentLoaded", () => {

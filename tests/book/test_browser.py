@@ -131,6 +131,7 @@ CUT_OFF = """
 OFF_PAGE = """
 () => [...document.querySelectorAll('article *, .bd-header-article *, footer *')]
   .filter(one => one.checkVisibility() && one.getBoundingClientRect().right > innerWidth + 1)
+  .filter(one => !one.parentElement.closest('mjx-container'))
   .filter(one => {
     for (let box = one; box !== document.body; box = box.parentElement)
       if (['auto', 'scroll'].includes(getComputedStyle(box).overflowX)) return false;
@@ -223,7 +224,7 @@ def test_folded_cells_open(visit, chapters):
 
 # What does not fit in its box cannot be reached on paper.
 OFF_PAPER = """
-() => [...document.querySelectorAll('article :is(pre, table, figure, img, div, p, li, dd)')]
+() => [...document.querySelectorAll('article :is(pre, table, figure, img, div)')]
   .filter(one => !one.closest('mjx-container, .math') && one.checkVisibility() && one.clientWidth > 0)
   .filter(one => one.scrollWidth > one.clientWidth + 1 || one.getBoundingClientRect().right > innerWidth)
   .map(one => `${one.tagName} ${one.scrollWidth} in ${one.clientWidth}: ${one.innerText.slice(0, 40)}`)
