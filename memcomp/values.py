@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from memcomp import paths
+from memcomp.errors import MemcompError
 
 _WHOLE = r"[-+]?(?:0|[1-9][0-9_]*)"
 _NUMBER = rf"(?:{_WHOLE}(?:\.[0-9]*)?|[-+]?\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan"
@@ -122,6 +123,10 @@ def read_file(path, name=None):
 
 # ----------------------------------------------------------------------------------------------------
 # What a value may be
+
+
+class ParameterError(MemcompError, ValueError):
+    """A parameter of a notebook is not what it may be."""
 
 
 @dataclass(frozen=True)
@@ -307,7 +312,7 @@ def check_parameters(namespace, chapter=""):
 
     Raises
     ------
-    ValueError
+    ParameterError
         The message names the parameter, its value and what was expected.
 
     Examples
@@ -315,12 +320,15 @@ def check_parameters(namespace, chapter=""):
     >>> check_parameters({"seeds": 2.5})
     Traceback (most recent call last):
     ...
-    ValueError: parameter 'seeds' is 2.5; expected a whole number from 1 to 10000, or null
+    memcomp.values.ParameterError: parameter 'seeds' is 2.5; expected a whole number from 1 to 10000, or null
     """
     for name in PARAMETERS:
         if isinstance(namespace.get(name, ...), None | bool | int | float | str | list | dict):
             value = _as_meant(namespace[name])
-            namespace[name] = rule(name, chapter)(value, f"parameter {name!r}")
+            try:
+                namespace[name] = rule(name, chapter)(value, f"parameter {name!r}")
+            except ValueError as error:
+                raise ParameterError(error) from None
 
 
 def _as_meant(value):

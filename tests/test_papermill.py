@@ -116,6 +116,7 @@ def test_the_line_of_the_readme_renders_its_chapter_from_records(tmp_path, monke
     [
         (f"-f {ROOT}/profiles/paper/08_mnist_sum.yaml", "DataError: no data root: pass data_root=…"),
         ("-p device cuda", "DeviceError: device 'cuda', and this machine shows no GPU"),
+        ("-p seeds two", "ParameterError: parameter 'seeds' is 'two'; expected a whole number"),
     ],
 )
 def test_what_a_chapter_lacks_is_one_sentence_of_papermill(given, sentence, tmp_path, monkeypatch):

@@ -18,7 +18,9 @@ import matplotlib.pyplot as plt
 from memcomp import claims, figures, records, stats
 from memcomp.experiments import label_noise
 from memcomp.tables import Table
+from memcomp.values import check_parameters
 
+check_parameters(globals(), "13_label_noise")
 figures.use()
 """
 RECORDS = """
