@@ -49,8 +49,12 @@ def parser():
     )
     where = sweep.add_mutually_exclusive_group()
     where.add_argument("--workers", type=_positive, metavar="N", help="worker processes on this machine")
-    where.add_argument("--scheduler", metavar="ADDRESS", help="use the workers of a running Dask scheduler")
-    where.add_argument("--slurm", metavar="FILE", help="start workers as Slurm jobs, by the options in FILE")
+    where.add_argument(
+        "--scheduler", type=_given, metavar="ADDRESS", help="use the workers of a running Dask scheduler"
+    )
+    where.add_argument(
+        "--slurm", type=_given, metavar="FILE", help="start workers as Slurm jobs, by the options in FILE"
+    )
     sweep.add_argument("--per-gpu", type=_positive, default=1, metavar="N", help="workers that share a GPU")
     sweep.add_argument("--fresh", action="store_true", help="compute every point again")
     sweep.add_argument("--retry-failed", action="store_true", help="also try what failed before")
@@ -60,9 +64,15 @@ def parser():
 
 
 def _positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    if not text.isdecimal() or not 1 <= len(text) <= 6 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number of at most six digits")
     return int(text)
+
+
+def _given(text):
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; leave the option out, or give a value")
+    return text
 
 
 def _data(arguments):
@@ -70,6 +80,8 @@ def _data(arguments):
 
     root = arguments.root if arguments.root is not None else os.environ.get("MEMCOMP_DATA") or "data"
     root = paths.typed(root, "--root")
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"--root is {root}, which is a file; expected a folder")
     states = downloads.check(root) if arguments.check else downloads.fetch(root)
     quoted = shlex.quote(str(root))  # so that the commands shown work from any folder
     for state in states:
