@@ -82,8 +82,8 @@ def _text(text):
 
 
 def _positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    if not text.isdecimal() or not 1 <= len(text) <= 6 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number of at most six digits")
     return int(text)
 
 
@@ -92,6 +92,8 @@ def _data(arguments):
 
     root = arguments.root if arguments.root is not None else os.environ.get("MEMCOMP_DATA") or "data"
     root = paths.typed(root, "--root")
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"--root is {root}, which is a file; expected a folder")
     states = downloads.check(root) if arguments.check else downloads.fetch(root)
     quoted = shlex.quote(str(root))  # so that the commands shown work from any folder
     for state in states:

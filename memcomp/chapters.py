@@ -156,6 +156,8 @@ def parameters(chapter, profile="quick", given=()):
         raise ValueError(f"-p gives {', '.join(twice)} twice; give one value")
     if "profile" in names:
         raise ValueError("-p cannot set the profile, which is a file of values: give --profile NAME")
+    if empty := [name for name, text in pairs if not text.strip()]:
+        raise ValueError(f"-p gives {', '.join(empty)} no value; null stands for the profile's own")
     typed = {name: values.read(text, f"-p {name}") for name, text in pairs}
     return set_there | _checked(typed, known, "-p", chapter)
 

@@ -112,6 +112,8 @@ def read_file(path, name=None):
         found = read(path.read_text(encoding="utf-8"), name)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {name}") from None
+    except IsADirectoryError:
+        raise ValueError(f"{name} is a folder; expected a file of lines of the form `name: value`") from None
     except UnicodeDecodeError:
         raise ValueError(f"{name} is not a file of text in UTF-8") from None
     if found is None:

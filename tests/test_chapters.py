@@ -95,10 +95,10 @@ def test_a_relative_folder_means_the_one_where_it_was_typed(project, tmp_path, m
 
 
 def test_a_log_loses_only_whole_paths(project, monkeypatch):
-    line = f"{project}/notebooks and {project}s, 1/2\n"
-    for home, expected in (("/", f"./notebooks and {project}s, 1/2\n"), (str(project.parent), None)):
+    line = f"{project}/notebooks and {project}s, 1/2 / 3\n"
+    for home, expected in (("/", f"./notebooks and {project}s, 1/2 / 3\n"), (str(project.parent), None)):
         monkeypatch.setenv("HOME", home)
-        assert chapters.without_paths(line) == (expected or f"./notebooks and ~/{project.name}s, 1/2\n")
+        assert chapters.without_paths(line) == (expected or f"./notebooks and ~/{project.name}s, 1/2 / 3\n")
 
 
 def test_a_profile_without_this_chapter_is_refused(project):

@@ -89,6 +89,13 @@ def test_an_empty_root_is_refused(states, capsys):
     assert "--root is ''" in capsys.readouterr().err
 
 
+def test_a_root_that_is_a_file_is_refused_before_anything_is_downloaded(states, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert main(["data", "--root", str(tmp_path / "file")]) == 2
+    assert "which is a file; expected a folder" in capsys.readouterr().err
+    assert not states
+
+
 def test_the_version_is_told(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
@@ -134,7 +141,9 @@ def test_an_unknown_parameter_is_refused(capsys):
         ("08", "width", "0", "is 0; expected"),
         ("08", "width", "8.0", "is 8.0; expected"),
         ("08", "epochs", "-1", "is -1; expected"),
-        ("08", "device", "", "is None; expected a device"),
+        ("08", "device", "", "-p gives device no value"),
+        ("08", "seeds", " ", "-p gives seeds no value"),
+        ("08", "device", "null", "is None; expected a device"),
         ("08", "device", "''", "is ''; expected a device"),
         ("08", "device", "gpu", "is 'gpu'; expected a device"),
         ("08", "data_root", "''", "is ''; expected the path"),
@@ -210,7 +219,18 @@ def test_an_empty_address_or_file_does_not_mean_this_machine(option, capsys):
     assert f"{option}: it is empty" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["sweep", "08", "--workers", "0"], ["dance"], ["sweep"], []])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sweep", "08", "--workers", "0"],
+        ["sweep", "08", "--workers", "9" * 20],
+        ["sweep", "08", "--slurm", ""],
+        ["sweep", "08", "--scheduler", " "],
+        ["dance"],
+        ["sweep"],
+        [],
+    ],
+)
 def test_a_wrong_command_line_exits_with_two(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)

@@ -82,6 +82,8 @@ def test_a_file_that_holds_no_values_is_refused_by_name(text, message, tmp_path)
 def test_a_file_that_is_not_there_is_refused_and_an_empty_one_is_empty(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no file .*none\.yaml"):
         values.read_file(tmp_path / "none.yaml")
+    with pytest.raises(ValueError, match="is a folder; expected a file"):
+        values.read_file(tmp_path)
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert values.read_file(tmp_path / "empty.yaml") == {}
 

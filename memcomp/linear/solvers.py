@@ -25,7 +25,7 @@ CORE_LIMIT, GRAM_LIMIT = 6000, 1e9
 #: A singular value counts as zero up to this share of the largest, times the longer side of the reduced
 #: matrix, or this side if that is longer: rounding decides about smaller ones.
 CUTOFF, CUTOFF_SIDE = EPS, 1000
-#: Random probes by which a method that sees no singular values tells whether some are close to the cutoff.
+#: Random probes by which iterated Tikhonov tells whether there are singular values close to the cutoff.
 PROBES = 2
 #: Condition from which on LSQR is refused: it would need more digits than it has.
 LSQR_CONDITION = 1e8
@@ -43,7 +43,7 @@ def min_norm(X, Y, *, method: Method = "auto") -> np.ndarray:
     Empty rows and columns are dropped first, exactly; n', d' are what is left and m' = min(n', d'). A
     singular value counts as zero up to ``max(n', d', 1000) * eps`` times the largest, whatever the method:
     "eigh" and "svd" see it, the other two refuse X if it has a singular value close to zero that might be
-    above that. Up to m' = 5000 "auto" then goes on to "eigh".
+    above that. Where "tikhonov" does, "auto" goes on to "eigh" up to m' = 5000.
 
     Parameters
     ----------
@@ -63,9 +63,9 @@ def min_norm(X, Y, *, method: Method = "auto") -> np.ndarray:
           n = 1e3 and alpha = 1, 0.5 s for n = 1e6 and alpha = 2, 3 s for n = 1e5 and alpha = 1.25. "auto"
           takes it up to 6000 such columns.
         - "lsqr": SciPy's LSQR. O(nonzeros) an iteration, thousands of iterations: 12,000 of them, or about
-          a minute, for n = 1e5 at alpha = 1, and once more for a random probe that holds every singular
-          vector. The choice near alpha = 1 at large n. Relative error about 1e-11 there, where the other
-          methods stay below 1e-13. Refuses singular values up to about 1e-8 of the largest.
+          a minute, for n = 1e5 at alpha = 1. The choice near alpha = 1 at large n. Relative error about
+          1e-11 there, where the other methods stay below 1e-13. Refuses to solve where it meets singular
+          values up to about 1e-8 of the largest.
 
     Returns
     -------
@@ -297,13 +297,15 @@ class _Problem:
         if method == "auto":
             if smaller <= limit or not self.sparse:
                 method = "eigh"
-            else:
+            elif self._fills_little():
                 try:
-                    return _Tikhonov(self.A) if self._fills_little() else _LSQR(self.A)
+                    return _Tikhonov(self.A)
                 except RuntimeError:
                     if smaller > FACTORIZE_LIMIT:
                         raise
                     method = "eigh"
+            else:
+                method = "lsqr"
         if method == "eigh":
             engine = _Eigh(self.A)
             return _SVD(self.A) if engine.undecided else engine
@@ -485,8 +487,6 @@ class _LSQR:
 
     def __init__(self, A):
         self.A = A
-        # What Y hardly holds LSQR would pass over; a probe holds every singular vector.
-        self._solve_one(A @ _probes(A)[:, 0], 0.0)
 
     def solve(self, Y, penalty):
         return np.column_stack([self._solve_one(y, penalty) for y in Y.T])
