@@ -230,6 +230,24 @@ def test_waiting_is_told_again(tmp_path):
     assert said[-1] == "begun"
 
 
+def test_kernels_get_folders_of_their_own_and_whole_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEMCOMP_DATA", "data")
+    monkeypatch.setenv("MEMCOMP_RESULTS", "~/results")
+    monkeypatch.setenv("HOME", "/somewhere")
+    before = dict(os.environ)
+    with running.alone(tmp_path):
+        assert os.environ["MEMCOMP_DATA"] == str(tmp_path / "data")
+        assert os.environ["MEMCOMP_RESULTS"] == "/somewhere/results"
+        temporary = Path(os.environ["TMPDIR"])
+        (temporary / "left behind").mkdir()
+        for name in ("IPYTHONDIR", "MPLCONFIGDIR", "JUPYTER_RUNTIME_DIR"):
+            assert Path(os.environ[name]).is_dir()
+            assert not os.environ[name].startswith("/somewhere")
+    assert dict(os.environ) == before
+    assert not temporary.exists()
+
+
 def test_folder_that_cannot_be_written_is_named_before_anything_is_executed(library):
     (library / "_build").write_text("a file where the folder should be")
     result = build(library)

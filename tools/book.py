@@ -102,14 +102,14 @@ def main(arguments=None):
 
     def work():
         started = time.monotonic()
-        tell("Looking for what has changed since the chapters were executed")
+        tell("Looking for what has changed since the chapters were executed; the pages then take about 30 s")
         paths = chapters(root)
         for path in sorted(set((root / "notebooks").glob("[0-9]*.ipynb")) - set(paths)):
             tell(f"note: _toc.yml does not name {path.name}, so it is not part of the book")
         with alone(root):
             executed = notebooks.execute(paths, root, fresh=options.fresh, jobs=options.jobs, say=tell)
             middle = time.monotonic()
-            tell("Rendering the pages: about 30 s")
+            tell("Rendering the pages")
             index = render(root, stage(root, executed))
         ended = time.monotonic()
         times = f"chapters {middle - started:.1f} s, pages {ended - middle:.1f} s"

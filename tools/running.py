@@ -208,6 +208,9 @@ def alone(root, say=tell):
         own = kept | {"TMPDIR": temporary, "JUPYTER_RUNTIME_DIR": temporary / "jupyter"}
         for folder in own.values():
             folder.mkdir(parents=True, exist_ok=True)
+        # A relative path is meant from here; the kernels work in another folder.
+        given = ((name, os.environ.get(name)) for name in ("MEMCOMP_DATA", "MEMCOMP_RESULTS"))
+        own |= {name: Path(path).expanduser().absolute() for name, path in given if path}
         before = {name: os.environ.get(name) for name in own}
         os.environ.update({name: str(folder) for name, folder in own.items()})
         try:
