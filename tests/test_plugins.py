@@ -425,6 +425,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_worker_processes_need_neither_the_file_nor_the_folder(folder):
     write(LINEAR)
     Path("script.py").write_text(SCRIPT)
@@ -433,7 +434,7 @@ def test_worker_processes_need_neither_the_file_nor_the_folder(folder):
         env={"PATH": "", "PYTHONPATH": str(ROOT), "KEEP": str(folder / "mine"), "HOME": str(folder)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.split("\n")[:2]
