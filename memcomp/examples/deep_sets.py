@@ -16,7 +16,8 @@ class DeepSets(nn.Module):
 
     def forward(self, x):
         """Take triplets (B, 3, 28, 28) to outputs (B,)."""
-        return self.join(self.encode(x.flatten(0, 1)).unflatten(0, (-1, 3)))
+        features = self.encode(x.flatten(0, 1))
+        return self.join(features.unflatten(0, (-1, 3)))
 
     def encode(self, images):
         """Take single images (N, 28, 28) to features (N, F)."""
