@@ -1,20 +1,39 @@
 """Outputs and mean squared errors of a trained network on triplets.
 
-Where the three images meet only in a sum (every architecture but ``cross_channel``), a test set is evaluated
-as it is composed: each image is encoded once, and a triplet is three additions.
+Where the three images meet only in a sum, a test set is evaluated as it is composed: each image is encoded
+once, and a triplet is three additions. A network that has ``encode`` and ``join`` is evaluated likewise, with
+one call of ``join`` in place of the additions. Any other sees every triplet.
 """
 
 import contextlib
+import contextvars
 import copy
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from memcomp.models import Attention, Composing
+from memcomp.models import Composing
 from memcomp.training import checked_images, checked_targets, one_each, scaled
 from memcomp.values import check_whole, indices
 
 _CHUNK = 1 << 22  # numbers held at a time
+_SHOWN = contextvars.ContextVar("progress", default=False)
+
+
+@contextlib.contextmanager
+def progress(shown=True):
+    """Show how far an evaluation is that takes more than a second, and the time left, while this is entered.
+
+    Parameters
+    ----------
+    shown : bool
+    """
+    before = _SHOWN.set(shown)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(before)
 
 
 def predict(model, images, triplets, factorised=True):
@@ -40,6 +59,18 @@ def predict(model, images, triplets, factorised=True):
     TypeError, ValueError
         If the images or triplets are not what they should be, there are none, or the network returns another
         shape than (B,).
+
+    Notes
+    -----
+    A network may offer, in evaluation mode,
+
+    - ``encode(images)``, from single images, float32 (N, 28, 28) from 0 to 1, to a tensor (N, …) of features
+      of any shape, where those of an image depend on it alone;
+    - ``join(features)``, from the features of the three images of each triplet, (B, 3, …), in their order, to
+      the outputs (B,);
+
+    such that ``join(encode(x.flatten(0, 1)).unflatten(0, (-1, 3)))`` is what it makes of a batch ``x`` of
+    triplets. Then each image of the pool that occurs is encoded once, and their features are held together.
     """
     device = next(model.parameters()).device
     images = checked_images(images)
@@ -54,19 +85,26 @@ def predict(model, images, triplets, factorised=True):
             for rows in torch.arange(len(triplets)).split(max(1, _CHUNK // parts.shape[-1])):
                 total = sum(parts[position, places[rows, position]] for position in range(3))
                 output[rows] = model.finish(total).cpu()
-        elif factorised and isinstance(model, Attention):
+        elif factorised and hasattr(model, "encode") and hasattr(model, "join"):
             used, places = np.unique(triplets, return_inverse=True)
             pool = torch.as_tensor(images[used]).to(device)
             features = torch.cat([model.encode(scaled(chunk)) for chunk in pool.split(1024)])
             places = torch.as_tensor(places.reshape(triplets.shape)).to(device)
-            for rows in torch.arange(len(triplets)).split(4096):
+            size = max(1, min(4096, _CHUNK // (triplets.shape[1] * features[0].numel())))
+            for rows in _batches(len(triplets), size):
                 output[rows] = model.join(features[places[rows]]).cpu()
         else:
             pool = torch.tensor(images, device=device)
-            for rows in torch.arange(len(triplets)).split(1024):
+            for rows in _batches(len(triplets), 1024):
                 index = torch.as_tensor(triplets[rows.numpy()].astype(np.int64)).to(device)
                 output[rows] = one_each(model(scaled(pool[index])), len(rows)).cpu()
     return output.numpy()
+
+
+def _batches(number, size):
+    """Return the numbers of triplets in batches; where progress is shown, with a bar once it takes long."""
+    batches = torch.arange(number).split(size)
+    return tqdm(batches, "evaluating", unit="batch", delay=1, leave=False, disable=not _SHOWN.get())
 
 
 def mse(model, images, triplets, targets, factorised=True):
@@ -125,7 +163,9 @@ def predict_in_training_mode(model, images, triplets, batch_size):
     device = next(model.parameters()).device
     pool = torch.tensor(images, device=device)
     batches = np.array_split(triplets, max(1, len(triplets) // batch_size))
-    with torch.inference_mode():
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.inference_mode():
+        torch.manual_seed(0)  # for what a network drops at random
         outputs = [
             one_each(model(scaled(pool[torch.as_tensor(batch).to(device)])), len(batch)).cpu()
             for batch in batches

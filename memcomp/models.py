@@ -5,7 +5,8 @@ what they find; ``cross_channel`` mixes the three images from its first convolut
 additive two-layer network of appendix D.1, for vectors in place of images.
 
 Beyond the paper: ``after_1`` to ``after_4`` mix the images between those two extremes, and ``deep_sets`` and
-``attention`` are heads that learn how to join what was found.
+``attention`` are heads that learn how to join what was found. A network of the reader's own is named by its
+file or module, see :mod:`memcomp.plugins`.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
-from memcomp import values
+from memcomp import plugins, values
 from memcomp.lookup import choose
 
 
@@ -46,6 +47,9 @@ def build(
         ``after_1`` … ``after_4`` encode each image on its own up to that stage of a ResNet-18, join the three
         maps by a 1×1 convolution and go on together; ``deep_sets`` puts two layers on the sum of the feature
         vectors (Zaheer et al., 2017), ``attention`` a transformer layer on the set of them.
+
+        Or ``path/to/file.py:build`` or ``package.module:build``, a callable that gets ``width`` and ``seed``,
+        see :func:`memcomp.plugins.build`.
     width : int
         Channels of the first stage; torchvision's ResNet-18 has 64, and features are ``8 * width`` long. For
         ``gaussian``: number of hidden units, which the paper does not give.
@@ -82,6 +86,7 @@ def build(
     ValueError
         For an unknown architecture, stem or way to normalise, a width, ``hidden`` or ``dim`` that is not a
         whole number from 1 on, ``hidden``, ``apart`` or vectors where the architecture has no use for them.
+        For a reader's network also as :func:`memcomp.plugins.build`, or for an option that it does not get.
 
     Examples
     --------
@@ -89,11 +94,18 @@ def build(
     >>> model(torch.zeros(2, 3, 28, 28)).shape
     torch.Size([2])
     """
+    values.check_whole(1, width=width, dim=dim, **{} if hidden is None else {"hidden": hidden})
+    values.check_whole(0, seed=seed)
+    architecture = plugins.named(architecture)
+    if ":" in str(architecture):
+        own = {"stem": stem, "hidden": hidden, "normalise": normalise, "vectors": vectors, "rewrite": rewrite}
+        usual = build.__kwdefaults__
+        if given := [f"{name}={value!r}" for name, value in own.items() if value != usual[name]]:
+            raise ValueError(f"{architecture} gets width and seed, and cannot be given {', '.join(given)}")
+        return plugins.build(architecture, width, seed)
     entry = choose(ARCHITECTURES, architecture, "architecture")
     if normalise not in ("together", "apart"):
         raise ValueError(f"normalise is {normalise!r}; choose 'together' or 'apart'")
-    values.check_whole(1, width=width, dim=dim, **{} if hidden is None else {"hidden": hidden})
-    values.check_whole(0, seed=seed)
     used = inspect.signature(entry.build).parameters
     for name, value, usual in (("hidden", hidden, None), ("normalise", normalise, "together")):
         if value != usual and name not in used:
@@ -241,10 +253,17 @@ class Mixing(nn.Module):
 
     def forward(self, x):
         """Take triplets (B, 3, 28, 28) to outputs (B,)."""
-        apart = self.encoder.before(x.flatten(0, 1).unsqueeze(1), self.depth)
-        maps = apart.unflatten(0, (-1, 3)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        return self.join(self.encode(x.flatten(0, 1)).unflatten(0, (-1, 3)))
+
+    def encode(self, images):
+        """Take single images (N, 28, 28) to the maps of stage ``depth``, (N, C, h, w)."""
+        return self.encoder.before(images.unsqueeze(1), self.depth)
+
+    def join(self, maps):
+        """Take the maps of triplets, (B, 3, C, h, w), to outputs (B,)."""
+        maps = maps.flatten(1, 2).contiguous(memory_format=torch.channels_last)
         features = self.encoder.after(self.mix(maps), self.depth)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(features.device.type, enabled=False):
             return self.first(features.to(self.first.weight.dtype)).squeeze(-1)
 
 

@@ -196,7 +196,9 @@ def _plain(value, where, arrays=True):
         )
     if isinstance(value, float) and not np.isfinite(value):
         raise ValueError(f"{where} is {value}; only finite numbers are stored")
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, str):
+        return str(value)  # of a plugin's name only the text
+    if value is None or isinstance(value, bool | int | float):
         return value
     expected = "a number, text, bool, None, list or dict" + (" or an array" if arrays else "")
     raise TypeError(f"{where} is of type {type(value).__name__}; expected {expected}")

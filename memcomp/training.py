@@ -282,7 +282,7 @@ class _Training:
         self.device = next(self.model.parameters()).device
         self.generator = torch.Generator().manual_seed(self.seed)
         self.drawn_from = self.generator.get_state()
-        self.loss, self.found, self.losses = [], [], []
+        self.loss, self.found, self.losses, self.random = [], [], [], None
         self.written = self.start = time.perf_counter()
         if self.checkpoint is not None:
             weights = [value.numpy(force=True) for value in self.model.parameters()]
@@ -315,6 +315,7 @@ class _Training:
         groups = self.update.state_dict()["param_groups"]  # on the device; the loop sets their rates
         self.update.load_state_dict({"state": saved["optimizer"], "param_groups": groups})
         self.generator.set_state(saved["generator"])
+        self.random = saved["random"]
         self.losses = list(saved["losses"].to(self.device))
         self.loss, self.found = saved["loss"], saved["along"]
         self.start -= saved["seconds"]
@@ -325,7 +326,8 @@ class _Training:
         done = len(self.loss)
         name, hidden = self.name or None, not self.progress
         bar = tqdm(range(done, epochs), name, epochs, initial=done, disable=hidden, unit="epoch")
-        with flushing():
+        with flushing(), torch.random.fork_rng(self.gpus()):
+            self.start_random()
             for epoch in bar:
                 self.drawn_from = self.generator.get_state()
                 order = torch.randperm(size, generator=self.generator).to(self.device).split(batch_size)
@@ -343,16 +345,29 @@ class _Training:
                     )
                 bar.set_postfix_str(f"loss {losses.mean():.4g}")
                 self.close_epoch(float(losses.double().mean()))
-        seconds = time.perf_counter() - self.start
-        if self.checkpoint is not None:
-            self.write()
+            seconds = time.perf_counter() - self.start
+            if self.checkpoint is not None:
+                self.write()
         return {"loss": self.loss, "steps": rates.size, "seconds": seconds, "along": self.found}
+
+    def gpus(self):
+        """Return the GPU whose random generator the training uses, as a list of one or none."""
+        return [self.device] if self.device.type == "cuda" else []
+
+    def start_random(self):
+        """Set the generators of what a network drops at random: by the seed, or as a checkpoint left them."""
+        if self.random is None:
+            torch.manual_seed(self.seed)
+        else:
+            torch.set_rng_state(self.random[0])
+            for gpu, state in zip(self.gpus(), self.random[1:]):
+                torch.cuda.set_rng_state(state, gpu)
 
     def close_epoch(self, loss):
         """Keep the mean loss of an epoch, and what is measured along the way."""
         self.loss.append(loss)
         if self.along is not None:
-            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            with torch.random.fork_rng(self.gpus()):
                 found = self.along(len(self.loss), self.model)
             self.model.train()
             if found is not None:
@@ -372,6 +387,7 @@ class _Training:
             "model": self.model.state_dict(),
             "optimizer": self.update.state_dict()["state"],
             "generator": self.drawn_from,
+            "random": [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self.gpus())],
             "losses": torch.stack(self.losses) if self.losses else torch.zeros(0),
             "loss": self.loss,
             "along": self.found,

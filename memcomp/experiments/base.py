@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-from memcomp import evaluation, images, models, records, training, triplets, values
+from memcomp import evaluation, images, models, plugins, records, training, triplets, values
 from memcomp.lookup import choose
 
 ARCHITECTURES = ("sum", "linear", "two_layer", "cross_channel")  # the paper's
@@ -127,6 +127,11 @@ class Recipe:
     cuda_graph: bool = False
     along: bool = False
     last: int = 1
+
+    def __post_init__(self):
+        # The file of a reader's network is read now, before any process starts that may not find it.
+        if hasattr(self, "architecture"):
+            object.__setattr__(self, "architecture", plugins.named(self.architecture))
 
     @property
     def pools(self):
@@ -355,12 +360,13 @@ def experiment(name, version, config, data, *, seen=lambda config, data: data, a
         def run(config, device="cpu", data_root=None, progress=False, checkpoint=None):
             data = draw(config, data_root)
             look = watch(config, data, data_root)
-            model, history = train(config, device, data_root, progress, data, checkpoint, look)
-            found = history["along"]
-            if config.last > 1:
-                metrics, found = means(found[-config.last :]), [scalars(one) for one in found]
-            else:
-                metrics = measure(model, config, data, data_root)
+            with evaluation.progress(progress):
+                model, history = train(config, device, data_root, progress, data, checkpoint, look)
+                found = history["along"]
+                if config.last > 1:
+                    metrics, found = means(found[-config.last :]), [scalars(one) for one in found]
+                else:
+                    metrics = measure(model, config, data, data_root)
             metrics |= {
                 "history": [round(loss, 5) for loss in history["loss"]],
                 "data": provenance(*config.pools, root=data_root),
