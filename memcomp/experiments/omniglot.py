@@ -250,7 +250,7 @@ def run(model, config, data, data_root):
         ``residual_loss``, its square; ``partners``, the mean error when a held-out digit stands in its place;
         ``own`` (3 × glyphs), its mean error beside two held-out digits, at each position, and ``own_loss``
         (glyphs), the mean of the squares. For one drawing a glyph also ``pair_loss`` (45), that of each pair,
-        in the order of :func:`itertools.combinations`.
+        in the order of ``itertools.combinations``.
 
         With batch normalization in training mode: ``batch_train_loss``, ``batch_glyph_loss``;
         ``batch_test_loss``, with one test triplet among 15 of training; ``batch_test_alone_loss``, in batches
