@@ -2,12 +2,18 @@
 
 import os
 import shutil
+import signal
 
 import pytest
 from toybook import READS_EVERYTHING, ROOT, make, write_toc
 
 # Before Matplotlib is imported anywhere: tests draw into memory, not onto a display.
 os.environ["MPLBACKEND"] = "Agg"
+# A shell starts what runs in the background with SIGINT ignored, nohup with SIGHUP; processes inherit that,
+# and tests send both to their own.
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture
