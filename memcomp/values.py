@@ -219,13 +219,29 @@ def _is_device(value):
 
 
 FLAG = Rule(lambda value: isinstance(value, bool), "true or false")
+"""Rule of what is true or false.
+
+:meta hide-value:
+"""
 NAME = Rule(lambda value: isinstance(value, str) and value.strip() != "", "a name")
+"""Rule of a name.
+
+:meta hide-value:
+"""
 PATH = Rule(
     lambda value: isinstance(value, str) and value != "",
     "the path of a folder",
     settle=lambda value, what: str(paths.typed(value, what)),
 )
+"""Rule of a path, which is settled to an absolute one.
+
+:meta hide-value:
+"""
 DEVICE = Rule(_is_device, "a device that PyTorch knows, such as cpu, cuda or cuda:1")
+"""Rule of a device.
+
+:meta hide-value:
+"""
 
 PARAMETERS = {
     "profile": NAME,
