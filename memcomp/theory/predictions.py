@@ -814,7 +814,7 @@ def noiseless_excess(p, n, beta):
     Two features seen once in the same sample share its equation; the minimum-norm solution gives each an
     error whose square has mean (β*_i² + β*_j²)/4. Summed over pairs: n (A0 B1 + A1 B0)/4, where
     A0 = Σ r_i, A1 = Σ r_i p_i, B0 = Σ r_i β*_i², B1 = Σ r_i p_i β*_i² and r_i = p_i (1 - p_i)^(n-1).
-    Larger groups are of higher order in M_n.
+    That larger groups are of higher order in M_n is argued and measured, not proved.
 
     Parameters
     ----------
@@ -993,7 +993,7 @@ def noise_floor(p, n):
 def noise_limit(law, n):
     """Limit form of `noise_floor`, α > 1: M_n (ψ(1) - ψ(1/α)), ψ the digamma function (Theorem 4, sharpened).
 
-    M_n is `missing_mass_limit`: bias and noise fall with the same exponent 1 - 1/α.
+    M_n is `missing_mass_limit`: for a truth of constant size bias and noise have the same exponent, 1 - 1/α.
 
     Parameters
     ----------

@@ -399,7 +399,8 @@ CHAPTERS = {
         Statement(
             "Theorem 4",
             r"With noise $L_D \lesssim \sigma^2 k/n$ plus the unseen part, up to logarithms.",
-            r"$p_{>k} \le c_0/\sqrt n$; the rate for $\alpha \ge 2 + \text{const}$",
+            r"$n p_k$ at least a power of $\log d$, $p_{>k} \le c_0/\sqrt n$; "
+            r"the rate for $\alpha \ge 2 + \text{const}$",
             "thm-4",
             (
                 _At(checks.check_noisy_test_loss, 2.5, n=PAPER_N),
