@@ -12,9 +12,9 @@ the file nor its path. A module is imported where the network is built.
 
 import contextlib
 import hashlib
-import importlib
 import importlib.util
 import inspect
+import pkgutil
 import re
 import sys
 import traceback
@@ -330,7 +330,7 @@ _IMPORTED = {}  # the first name by which each module was asked for, which tells
 
 def _imported(name, plugin):
     """Return a module, which must still be the one that a name was made for."""
-    module = importlib.import_module(name)
+    module = pkgutil.resolve_name(f"{name}:")
     digits = plugin.rpartition("@")[2]
     here = _plugin(plugin.label, _origin(name), is_file=False).rpartition("@")[2]
     if _IMPORTED.setdefault(name, here) != digits or here != digits:
