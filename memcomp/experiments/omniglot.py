@@ -265,10 +265,11 @@ def run(model, config, data, data_root):
         return base.loss(model, test, rows, config.target)
 
     squared = np.square([errors(model, test, rows, config.target) for rows in test.rows])
+    by_position = squared.mean(1)
     pairs = {} if config.drawings > 1 else {"pair_loss": squared.reshape(-1, 45).mean(0).round(5)}
     return {
-        "test_loss": squared.mean(),
-        "by_position": squared.mean(1),
+        "test_loss": np.mean(by_position),
+        "by_position": by_position,
         **pairs,
         **train_losses(model, config, data),
         "fresh_loss": loss(base.fresh(test.labels[: test.glyphs[0]], config)),
