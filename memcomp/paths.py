@@ -83,8 +83,8 @@ def shortened(text, names):
 
     Examples
     --------
-    >>> shortened("/home/ann/x and /home/anna/x, 1/2", {"/home/ann": "~", "/": "~"})
-    '~/x and /home/anna/x, 1/2'
+    >>> shortened("/data/ann/x and /data/anna/x, 1/2", {"/data/ann": "~", "/": "~"})
+    '~/x and /data/anna/x, 1/2'
     """
     for folder, short in names.items():
         folder = Path(folder)
