@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from memcomp import paths
 from memcomp.lookup import nearest
 
 EXPECTED = "expected a callable build(width, seed) that returns a torch.nn.Module"
@@ -74,7 +75,7 @@ def absolute(architecture):
     True
     """
     where, _, name = architecture.rpartition(":")
-    return f"{Path(where).expanduser().absolute()}:{name}" if _is_path(where) else architecture
+    return f"{paths.typed(where, architecture)}:{name}" if _is_path(where) else architecture
 
 
 def named(architecture):
@@ -110,7 +111,7 @@ def named(architecture):
     if not name.isidentifier():
         raise ValueError(f"{architecture!r} does not end in the name of a callable; write {where}:build")
     if _is_path(where):
-        path = Path(where).expanduser().absolute()
+        path = paths.typed(where, architecture)
         return _plugin(f"{path.name}:{name}", path, is_file=True)
     return _plugin(f"{where}:{name}", _origin(where), is_file=False)
 

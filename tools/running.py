@@ -20,6 +20,8 @@ from pathlib import Path
 import filelock
 import psutil
 
+from memcomp import paths
+
 REASONS = {
     signal.SIGINT: "it was interrupted",
     signal.SIGTERM: "it was asked to end",
@@ -209,8 +211,12 @@ def alone(root, say=tell):
         for folder in own.values():
             folder.mkdir(parents=True, exist_ok=True)
         # A relative path is meant from here; the kernels work in another folder.
-        given = ((name, os.environ.get(name)) for name in ("MEMCOMP_DATA", "MEMCOMP_RESULTS"))
-        own |= {name: Path(path).expanduser().absolute() for name, path in given if path}
+        try:
+            own |= {
+                name: paths.typed(os.environ[name], name) for name in paths.VARIABLES if os.environ.get(name)
+            }
+        except (ValueError, FileNotFoundError) as error:
+            raise Failure(f"{error}.") from None
         before = {name: os.environ.get(name) for name in own}
         os.environ.update({name: str(folder) for name, folder in own.items()})
         try:
