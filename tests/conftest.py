@@ -17,6 +17,17 @@ for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
 
 
 @pytest.fixture
+def one_thread():
+    """Let PyTorch compute with one thread, for the same bits everywhere."""
+    import torch  # which most tests do without
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def checkout(tmp_path):
     """Return a checkout with room for notebooks and one profile."""
     (tmp_path / "notebooks").mkdir()

@@ -16,12 +16,7 @@ from memcomp.data.points import gaussian
 SHORT = {"epochs": 3, "batch_size": 64, "lr": 1e-3, "seed": 5, "weight_decay": 0.5, "progress": False}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
