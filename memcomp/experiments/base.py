@@ -18,9 +18,9 @@ from memcomp.lookup import choose
 ARCHITECTURES = ("sum", "linear", "two_layer", "cross_channel")  # the paper's
 PARTNERS = range(5)  # digits beside the rare images in a test triplet
 
-# What quick profiles have in common. Chosen once, on networks with seeds from 100 on, as the cheapest that
-# has the paper's constant rate, no more than twice its learning rate × steps an epoch (0.031; the paper has
-# 0.016), and enough of them that a network without weight decay fits the triplets with a rare image.
+# What quick profiles will share once its records are computed. Chosen on seeds from 100 on, as the cheapest
+# that has the paper's constant rate, no more than twice its learning rate × steps an epoch (0.031; the paper
+# has 0.016), and enough of them that a network without weight decay fits the triplets with a rare image.
 QUICK = {
     "dataset": "embedded",
     "size": 4000,
@@ -30,7 +30,7 @@ QUICK = {
     "width": 8,
     "last": 10,
 }
-# What it was before, at 24 times the paper's; the chapters leave it when all records are there.
+# What they share until then, at 24 times the paper's learning rate × steps an epoch.
 FORMER = {"dataset": "embedded", "batch_size": 64, "lr": 4e-3, "schedule": "cosine", "warmup": 50, "width": 8}
 # The paper's recipe to the letter, on a CPU.
 NARROW = {"width": 16, "along": True}
@@ -451,9 +451,6 @@ def extended(part, images, labels):
     )
 
 
-def fresh(labels, config, rare=None):
-    """Return 2,000 triplets of held-out digits that are drawn like those of training.
-
-    ``rare`` is the number of images of the rarest label among them, if it is not the law's.
-    """
-    return triplets.long_tailed(labels, 2000, stream("fresh"), rare=rare, exponent=config.exponent)
+def fresh(labels, config):
+    """Return 2,000 triplets of held-out digits that are drawn like those of training."""
+    return triplets.long_tailed(labels, 2000, stream("fresh"), exponent=config.exponent)
