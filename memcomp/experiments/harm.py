@@ -142,7 +142,7 @@ def run(model, config, data, data_root):
     given = error + triplets.targets(data.labels, data.rows, config.target) - data.targets
     fresh = base.fresh(test.labels[: test.glyphs[0]], config)
     by_pair = np.stack([errors(model, test, rows, config.target) for rows in test.rows])
-    by_pair = by_pair.reshape(3 * len(test.digits), -1)
+    by_pair = by_pair.reshape(-1, 45)
     return {
         "victim": victim(config),
         "pairs": test.labels[test.rows[0][: by_pair.shape[1], 1:]],

@@ -163,7 +163,7 @@ def run(model, config, data, data_root):
         **compositions(model, config, test, data.images[rare], data.labels[rare]),
     }
     if config.drawings == 1:
-        squared = np.square(tests).reshape(3, len(test.digits), -1).mean((0, 1))
+        squared = np.square(tests).reshape(-1, 45).mean(0)
         drawings = other_drawings(config, data, data_root)
         unseen = compositions(model, config, test, drawings, np.repeat(np.arange(10), OTHERS))["composed"]
         found |= {
