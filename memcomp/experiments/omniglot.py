@@ -6,8 +6,7 @@ from itertools import combinations
 import numpy as np
 from torch import nn
 
-from memcomp import evaluation, images, triplets
-from memcomp.data.glyphs import DRAWINGS
+from memcomp import evaluation, images, triplets, values
 from memcomp.data.store import cached
 from memcomp.experiments import base
 from memcomp.experiments.base import ARCHITECTURES, PARTNERS, errors
@@ -31,7 +30,7 @@ class Config(base.Recipe):
         Drawings of each of the ten glyphs: 1 for Table 1, 10 for Table 2.
     glyphs : str, optional
         Pool of the glyphs, see :func:`memcomp.data.load`; by default the companion of the pool of digits,
-        Omniglot for MNIST.
+        Omniglot for MNIST. A folder of images is held by its name and a hash of what is in it.
     """
 
     architecture: str
@@ -49,6 +48,11 @@ class Config(base.Recipe):
     def pools(self):
         """Names of the pools of digits and of glyphs, tuple of str."""
         return self.dataset, self.glyph_pool
+
+    @property
+    def needed(self):
+        """int: drawings that the pool of glyphs must hold of every class."""
+        return self.drawings
 
 
 DIAL = (0.1, 2.0)  # weight decays between and beyond those of Table 1
@@ -185,8 +189,8 @@ def training_set(config, data_root=None):
     rng = base.stream("training set", config.seed, config.drawings)
     pool, labels = images.load(config.dataset, "train", data_root)
     drawn, classes = images.load(config.glyph_pool, "train", data_root)
-    if not 1 <= config.drawings <= DRAWINGS:
-        raise ValueError(f"drawings is {config.drawings}; a glyph has between 1 and {DRAWINGS} drawings")
+    values.check_whole(1, drawings=config.drawings)
+    images.check_drawings(config.glyph_pool, config.needed, data_root)
     chosen = np.concatenate(
         [
             rng.choice(np.flatnonzero(classes == character), config.drawings, replace=False)

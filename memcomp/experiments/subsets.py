@@ -33,6 +33,11 @@ class Config(omniglot.Config):
     share: float = 0.8
     data: int = 0
 
+    @property
+    def needed(self):
+        """int: drawings that the pool of glyphs must hold of every class, ``OTHERS`` to test on included."""
+        return self.drawings + OTHERS * (self.drawings == 1)
+
 
 # Halves: of all shares this one tells a difference of two means from the fewest networks.
 PROFILES = {"quick": base.QUICK | {"share": 0.5}, "paper": {}}
