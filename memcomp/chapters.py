@@ -265,7 +265,12 @@ def _checked(found, known, where, chapter):
                 f"{chapter} has no parameter {name!r} ({where}){nearest(name, known)}; "
                 f"its parameters are {', '.join(known)}"
             )
-    return {
+    checked = {
         name: values.rule(name, chapter, known[name])(value, f"{chapter}: parameter {name!r} ({where})")
         for name, value in found.items()
     }
+    if checked.get("glyphs"):
+        from memcomp import images  # of a folder, what the process of a notebook understands, too
+
+        checked["glyphs"] = images.absolute(checked["glyphs"])
+    return checked

@@ -235,3 +235,48 @@ def strip(ax, images, between=(), *, gap=6, name=None, color="black"):
     if name:
         ax.text(-6, height / 2, name, ha="right", va="center", color=color)
     ax.axis("off")
+
+
+def screening(found, most=60):
+    """Show the classes of a folder of images, those that were kept and those that were left out, and why.
+
+    Parameters
+    ----------
+    found : memcomp.data.folders.Screened
+        From :func:`memcomp.data.screened`.
+    most : int
+        Classes that are shown of either kind; the first ones by name.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One drawing a class, dark ink on white, with the name of the class. Under one that was left out stands
+        the digit that it is read as, in the colour of what is rare, and through it goes a line.
+    """
+    from matplotlib.figure import Figure
+
+    columns, wide, deep = 10, 40, 50  # of the cells, in pixels of a drawing
+    kept = found.classes.kept.to_numpy()
+    parts = []
+    for title, chosen in (("kept", kept), ("left out, with the digit that each looks like", ~kept)):
+        shown = np.flatnonzero(chosen)[:most]
+        more = f", {len(shown)} shown" if len(shown) < chosen.sum() else ""
+        parts.append((f"{chosen.sum()} of {len(kept)} classes {title}{more}", shown))
+    rows = [max(1, -(-len(shown) // columns)) for _, shown in parts]
+    figure = Figure(figsize=(7.2, 0.72 * deep / wide * sum(rows) + 1), layout="constrained")
+    for ax, count, (title, shown) in zip(figure.subplots(2, height_ratios=rows), rows, parts):
+        ax.set_title(title, loc="left", fontsize=11)
+        for place, number in enumerate(shown):
+            left, top = place % columns * wide + 6, place // columns * deep
+            one, extent = found.classes.iloc[number], (left, left + 28, top + 28, top)
+            ax.imshow(255 - found.examples[number], cmap="gray", vmin=0, vmax=255, extent=extent)
+            text = one["name"] if len(one["name"]) <= 9 else f"{one['name'][:8]}…"
+            color = "black"
+            if not one.kept:
+                text, color = f"{text}\nlike {one.digit}", COLORS["tail"]
+                ax.plot([left, left + 28], [top + 28, top], color=color, lw=1.2)
+            look = {"ha": "center", "va": "top", "fontsize": 7, "color": color, "parse_math": False}
+            ax.text(left + 14, top + 30, text, **look)
+        ax.set(xlim=(0, columns * wide), ylim=(count * deep, 0), aspect="equal")
+        ax.axis("off")
+    return figure

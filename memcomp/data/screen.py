@@ -43,7 +43,8 @@ def resemblance(drawn):
 
     Parameters
     ----------
-    drawn : array_like, uint8, shape (classes, drawings, 28, 28)
+    drawn : sequence of array_like, uint8, shape (drawings, 28, 28)
+        One entry a class; the classes may differ in their number of drawings.
 
     Returns
     -------
@@ -51,9 +52,10 @@ def resemblance(drawn):
         One row a class: ``digit`` that it is read as most, ``share`` of the probability on it, ``distance``
         in units of the usual one, ``alike``.
     """
-    drawn = np.asarray(drawn)
     classifier, neighbours, usual = _reader()
-    read = classifier.predict_proba(_flat(drawn)).reshape(*drawn.shape[:2], 10).mean(1)
-    nearest = neighbours.kneighbors(_flat(drawn))[0].reshape(drawn.shape[:2])
-    found = {"digit": read.argmax(1), "share": read.max(1), "distance": np.median(nearest, 1) / usual}
+    flat = _flat(np.concatenate(drawn))
+    ends = np.cumsum([len(one) for one in drawn])[:-1]
+    read = np.stack([one.mean(0) for one in np.split(classifier.predict_proba(flat), ends)])
+    nearest = [np.median(one) for one in np.split(neighbours.kneighbors(flat)[0], ends)]
+    found = {"digit": read.argmax(1), "share": read.max(1), "distance": np.array(nearest) / usual}
     return pd.DataFrame(found).eval(f"alike = share > {SHARE} or distance < 1")

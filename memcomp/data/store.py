@@ -15,9 +15,11 @@ class DataError(MemcompError, RuntimeError):
     """A data file is missing, truncated or not what it should be; the message names it and the remedy."""
 
 
-def damaged(root, path, what):
+def damaged(root, path, what, remedy=None):
     """Return the error that says what is wrong with a file below a data root, and how to mend it."""
-    return DataError(f"{path} {what}; `memcomp data --root {shlex.quote(str(root))}` replaces it")
+    return DataError(
+        f"{path} {what}; {remedy or f'`memcomp data --root {shlex.quote(str(root))}` replaces it'}"
+    )
 
 
 def no_file(path):

@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 
 from memcomp import evaluation, images, models, plugins, records, training, triplets, values
+from memcomp.data.folders import Folder
 from memcomp.lookup import choose
 
 ARCHITECTURES = ("sum", "linear", "two_layer", "cross_channel")  # the paper's
@@ -30,7 +31,6 @@ QUICK = {
     "width": 8,
     "last": 10,
 }
-# What they share until then, at 24 times the paper's learning rate × steps an epoch.
 FORMER = {"dataset": "embedded", "batch_size": 64, "lr": 4e-3, "schedule": "cosine", "warmup": 50, "width": 8}
 # The paper's recipe to the letter, on a CPU.
 NARROW = {"width": 16, "along": True}
@@ -45,14 +45,14 @@ STREAMS = {
     "pairs of glyphs": (0, 2),
     # These meet the training set of another seed. They decided what stored networks were trained on, or what
     # their losses were measured on, and get a key of their own with the next version of those experiments.
-    "subset": (1,),
-    "followed": (2,),
     "victim": (3,),
     "noise": (4,),
-    "other drawings": (5,),
     "with parts": (1,),
     # From here on a stream has a key of its own, and meets no other one whatever the numbers.
     "with glyphs": None,
+    "subset": None,
+    "followed": None,
+    "other drawings": None,
 }
 """Random streams by name: what their seed begins with, or None for one with a key of its own."""
 
@@ -129,9 +129,10 @@ class Recipe:
     last: int = 1
 
     def __post_init__(self):
-        # The file of a reader's network is read now, before any process starts that may not find it.
-        if hasattr(self, "architecture"):
-            object.__setattr__(self, "architecture", plugins.named(self.architecture))
+        # The reader's own network and images are found now, before any process starts that may not find them.
+        for field, named in (("architecture", plugins.named), ("glyphs", images.named)):
+            if hasattr(self, field):
+                object.__setattr__(self, field, named(getattr(self, field)))
 
     @property
     def pools(self):
@@ -157,17 +158,22 @@ def settings(profiles, profile, **given):
     Raises
     ------
     ValueError
-        For an unknown profile or pool of images, or a value that is not what a parameter of a chapter may be.
+        For an unknown profile or pool of images, one pool as digits and glyphs, or a value that is not what a
+        parameter of a chapter may be.
+    FileNotFoundError, memcomp.data.store.DataError
+        For a folder of images as :func:`memcomp.data.named`.
     """
     chosen = choose(profiles, profile, "profile")
     given = {name: value for name, value in given.items() if value is not None}
+    if "glyphs" in given:
+        given["glyphs"] = images.named(given["glyphs"])
     for name, value in given.items():
         values.rule(name)(value, name)
     for name, kind in (("dataset", "digits"), ("glyphs", "glyphs")):
         if name in given:
-            of_digits = kind == "digits"
-            pools = {key: pool for key, pool in images.POOLS.items() if bool(pool.companion) == of_digits}
-            choose(pools, given[name], f"pool of {kind}")
+            images.find(given[name], kind)
+    if given.get("glyphs") is not None and given["glyphs"] == (chosen | given).get("dataset"):
+        raise ValueError(f"{given['glyphs']} cannot be both the digits and the glyphs")
     return chosen | given
 
 
@@ -204,8 +210,9 @@ def grid(config, profiles):
 
         What comes of it takes ``profile``, one of ``profiles``; ``dataset``, ``epochs``, ``width`` and
         ``glyphs`` in place of the profile's, and ``seeds``, the number of networks a point, where they are
-        not None; and ``mixed`` and ``cuda_graph``, see :func:`memcomp.training.fit`. It raises ValueError as
-        :func:`settings` does.
+        not None; and ``mixed`` and ``cuda_graph``, see :func:`memcomp.training.fit`. It raises what
+        :func:`settings` does, and :class:`memcomp.data.store.DataError` for a folder of images with fewer
+        classes or drawings than the points take.
     """
 
     def decorate(points):
@@ -227,7 +234,10 @@ def grid(config, profiles):
             def numbers(usual, **by_profile):
                 return range(by_profile.get(profile, usual) if seeds is None else seeds)
 
-            return points(first, profile, numbers)
+            found = points(first, profile, numbers)
+            if isinstance(getattr(first, "glyphs", None), Folder):  # before hours of training
+                images.check_drawings(first.glyphs, max(config.needed for config in found))
+            return found
 
         return _in_place_of(points, grid)
 

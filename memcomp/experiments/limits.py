@@ -36,9 +36,14 @@ class Config(omniglot.Config):
 
     oracle: bool = False
 
+    @property
+    def glyph_pool(self):
+        """str: the pool that the glyphs come from; stored networks saw the unscreened ones."""
+        return self.glyphs or ("glyphs" if self.dataset == "embedded" else super().glyph_pool)
+
 
 # Where a network without weight decay fits each glyph's triplet.
-PROFILES = {"quick": omniglot.QUICK | {"size": 3000}, "paper": {}}
+PROFILES = {"quick": omniglot.FORMER | {"size": 3000}, "paper": {}}
 
 
 @base.grid(Config, PROFILES)

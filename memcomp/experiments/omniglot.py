@@ -6,8 +6,7 @@ from itertools import combinations
 import numpy as np
 from torch import nn
 
-from memcomp import evaluation, images, triplets
-from memcomp.data.glyphs import DRAWINGS
+from memcomp import evaluation, images, triplets, values
 from memcomp.data.store import cached
 from memcomp.experiments import base
 from memcomp.experiments.base import ARCHITECTURES, PARTNERS, errors
@@ -31,7 +30,7 @@ class Config(base.Recipe):
         Drawings of each of the ten glyphs: 1 for Table 1, 10 for Table 2.
     glyphs : str, optional
         Pool of the glyphs, see :func:`memcomp.data.load`; by default the companion of the pool of digits,
-        Omniglot for MNIST.
+        Omniglot for MNIST. A folder of images is held by its name and a hash of what is in it.
     """
 
     architecture: str
@@ -50,11 +49,17 @@ class Config(base.Recipe):
         """Names of the pools of digits and of glyphs, tuple of str."""
         return self.dataset, self.glyph_pool
 
+    @property
+    def needed(self):
+        """int: drawings that the pool of glyphs must hold of every class."""
+        return self.drawings
 
-DIAL = (1e-4, 1e-3, 1e-2, 0.1, 2.0)  # weight decays between and beyond those of Table 1
 
-QUICK = base.FORMER | {"size": 6000, "epochs": 30}
-PROFILES = {"quick": QUICK, "narrow": base.NARROW, "paper": {}}
+DIAL = (0.1, 2.0)  # weight decays between and beyond those of Table 1
+PACES = (0.5, 2, 4, 8)  # learning rates, in units of the recipe's, each with as many epochs fewer
+
+FORMER = base.FORMER | {"size": 6000, "epochs": 30}
+PROFILES = {"quick": base.QUICK, "narrow": base.NARROW, "paper": {}}
 
 
 @base.grid(Config, PROFILES)
@@ -65,10 +70,15 @@ def grid(first, profile, seeds):
     Both hold
 
     - Table 1: four architectures, weight decay 0 and 0.5, 5 seeds;
-    - Table 2: three architectures, the same decays, 2 seeds (``paper``: 5);
-    - for Sum, what weight decay may mean: AdamW in place of Adam, a constant rate or one that falls along a
-      half cosine, half as many triplets, and decay of only some of the weights;
-    - for Sum, the weight decays of ``DIAL``, 3 seeds.
+    - Table 2: three architectures, the same decays, 3 seeds (``paper``: 5);
+    - AdamW in place of Adam, for Sum (``paper``: for all), 3 seeds.
+
+    ``quick`` also has, for Sum and 3 seeds that Table 1 has too,
+
+    - the paces of ``PACES``: the learning rate times a factor, the epochs divided by it, with both decays;
+    - decay of only some of the weights; the weight decays of ``DIAL``.
+
+    ``paper`` also has a rate that falls along a half cosine, for Sum.
 
     ``narrow``: the paper's recipe at width 16. Table 1 with 3 seeds (Cross-channel 2), AdamW for Sum, and
     Table 2 with one seed; the first seed of everything comes first.
@@ -88,22 +98,42 @@ def grid(first, profile, seeds):
         by_seed = sorted(table_1 + decoupled, key=lambda config: config.seed)
         return by_seed + points(seeds(1), ARCHITECTURES[:3], drawings=10)
 
-    if profile == "paper":
-        other = {"schedule": "cosine", "lr": 4 * first.lr}
-    else:  # at the first rate of the cosine no network fits its training set
-        other = {"schedule": "constant", "warmup": 0, "lr": first.lr / 4}
-    decoupled = ARCHITECTURES if profile == "paper" else ("sum",)
-    groups = {"decayed": ("conv", "other"), "optimizer": ("adam", "adamw")}
-    return [
+    tables = [
         *points(seeds(5), ARCHITECTURES),
-        *points(seeds(2, paper=5), ARCHITECTURES[:3], drawings=10),
-        *points(seeds(4), decoupled, (0.5,), optimizer="adamw"),
-        *points(seeds(3), **other),
-        *points(seeds(3), decays=(0.5,), optimizer="adamw", **other),
-        *points(seeds(3), size=first.size // 2),
-        *base.vary(first, **groups, seed=seeds(2), weight_decay=(0.5,)),
+        *points(seeds(3, paper=5), ARCHITECTURES[:3], drawings=10),
+    ]
+    if profile == "paper":
+        falling = {"schedule": "cosine", "lr": 4 * first.lr}
+        return [
+            *tables,
+            *points(seeds(5), ARCHITECTURES, (0.5,), optimizer="adamw"),
+            *points(seeds(3), **falling),
+            *points(seeds(3), decays=(0.5,), optimizer="adamw", **falling),
+        ]
+    return [
+        *tables,
+        *points(seeds(3), decays=(0.5,), optimizer="adamw"),
+        *(config for pace in PACES for config in points(seeds(3), **paced(first, pace))),
+        *base.vary(first, decayed=("conv", "other"), seed=seeds(3), weight_decay=(0.5,)),
         *points(seeds(3), decays=DIAL),
     ]
+
+
+def paced(config, pace):
+    """Return the changes by which a network learns at another pace: the same learning rate × all steps.
+
+    Parameters
+    ----------
+    config : Config
+    pace : float
+        Factor on the learning rate; the epochs, and those at the end that are measured, are divided by it.
+
+    Returns
+    -------
+    dict
+    """
+    shorter = {name: max(1, round(getattr(config, name) / pace)) for name in ("epochs", "last")}
+    return {"lr": config.lr * pace, **shorter}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +164,9 @@ class HeldOut:
         Indices of the digits from 0 to 4.
     glyphs : ndarray, int64, shape (10 · drawings,)
     rows : ndarray, int32, shape (3, M, 3)
-        For one drawing a glyph, 45 pairs × D digits, for each position of the digit. For more, each glyph
-        with the same pairs of digits, for each position of the glyph.
+        For one drawing a glyph, 45 pairs × the digits, for each position of the digit; of the 500 digits of
+        ``embedded`` every fifth, since its networks are tested after each of several epochs. For more
+        drawings, each glyph with the same pairs of digits, for each position of the glyph.
     """
 
     images: np.ndarray
@@ -158,8 +189,8 @@ def training_set(config, data_root=None):
     rng = base.stream("training set", config.seed, config.drawings)
     pool, labels = images.load(config.dataset, "train", data_root)
     drawn, classes = images.load(config.glyph_pool, "train", data_root)
-    if not 1 <= config.drawings <= DRAWINGS:
-        raise ValueError(f"drawings is {config.drawings}; a glyph has between 1 and {DRAWINGS} drawings")
+    values.check_whole(1, drawings=config.drawings)
+    images.check_drawings(config.glyph_pool, config.needed, data_root)
     chosen = np.concatenate(
         [
             rng.choice(np.flatnonzero(classes == character), config.drawings, replace=False)
@@ -209,7 +240,8 @@ def held_out(config, train, data_root=None):
     rng = base.stream("shared")
     if config.drawings == 1:
         # Each pair in one of its two orders, so that no position prefers a small label.
-        one, two = digits, rng.permuted(np.array(list(combinations(glyphs, 2))), axis=1)
+        one = digits[::5] if config.dataset == "embedded" else digits
+        two = rng.permuted(np.array(list(combinations(glyphs, 2))), axis=1)
     else:
         one, two = glyphs, triplets.pairs(labels, PARTNERS, len(digits) // 2, rng)
     return HeldOut(
@@ -252,9 +284,8 @@ def run(model, config, data, data_root):
         (glyphs), the mean of the squares. For one drawing a glyph also ``pair_loss`` (45), that of each pair,
         in the order of ``itertools.combinations``.
 
-        With batch normalization in training mode: ``batch_train_loss``, ``batch_glyph_loss``;
-        ``batch_test_loss``, with one test triplet among 15 of training; ``batch_test_alone_loss``, in batches
-        of nothing but test triplets.
+        With batch normalization in training mode: ``batch_glyph_loss``; ``batch_test_loss``, with one test
+        triplet among 15 of training; ``batch_test_alone_loss``, in batches of nothing but test triplets.
 
         ``norm_conv``, ``norm_gain``, ``norm_head``: Euclidean norms of the weights of all convolutions, of
         batch normalization and of the head, without biases.
@@ -325,7 +356,7 @@ def credit(model, config, data, test, digits=20, pairs=50):
     }
 
 
-def in_training_mode(model, config, data, test, size=450):
+def in_training_mode(model, config, data, test, size=120):
     """Return losses with batch normalization by the statistics of each batch."""
     rng = base.stream("batches")
 
@@ -333,15 +364,17 @@ def in_training_mode(model, config, data, test, size=450):
         outputs = evaluation.predict_in_training_mode(model, part.images, rows, config.batch_size)
         return (outputs - triplets.targets(part.labels, rows, config.target)) ** 2
 
-    order = rng.permutation(len(data.rows))
-    trained = squared(data, data.rows[order])[np.argsort(order)].astype(np.float64)
+    batch = np.empty(len(data.rows), int)  # of each triplet, as in an epoch
+    order = rng.permutation(len(batch))
+    batch[order] = np.arange(len(batch)) // config.batch_size
+    order = order[np.isin(batch[order], batch[data.where[:, 0]])]  # the batches that hold a glyph
+    trained = squared(data, data.rows[order])[np.isin(order, data.where[:, 0])]
     tests = rng.permutation(test.rows.reshape(-1, 3))[: max(size, config.batch_size)]
     company = data.rows[rng.integers(len(data.rows), size=(size, 15))]
     mixed = np.concatenate([tests[:size, None] + len(data.images), company], axis=1)  # (size, 16, 3)
     both = base.extended(data, test.images, test.labels)
     return {
-        "batch_train_loss": trained.mean(),
-        "batch_glyph_loss": trained[data.where[:, 0]].mean(),
+        "batch_glyph_loss": trained.mean(dtype=np.float64),
         "batch_test_loss": squared(both, mixed.reshape(-1, 3))[::16].mean(),
         "batch_test_alone_loss": squared(test, tests).mean(),
     }
