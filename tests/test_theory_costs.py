@@ -237,6 +237,63 @@ def test_bad_arguments_are_named():
         costs.gaussian_noise([1.0, 0.5, 0.2], 3)
 
 
+def descended(rows, targets, order, rate, decay):
+    """Return the weights before each step of gradient descent on batches, with an L2 term."""
+    weights, path = np.zeros(rows.shape[1]), []
+    for batch in order:
+        path.append(weights)
+        error = rows[batch] @ weights - targets[batch]
+        weights = weights - rate * (2 * rows[batch].T @ error / len(batch) + decay * weights)
+    return np.array(path)
+
+
+@pytest.mark.parametrize(("rate", "decay"), [(0.4, 0.01), (0.4, 0.5), (1.5, 0.1), (0.02, 0.5)])
+def test_a_value_refreshed_once_an_epoch_is_what_descent_holds(rate, decay):
+    """Exactly so in a fixed order, where every sample holds one feature that no other has."""
+    n, size = 48, 8
+    steps, values = n // size, 1 + np.arange(n) / n
+    path = descended(np.eye(n), values, [*np.arange(n).reshape(steps, size)] * 1500, rate, decay)
+    closed, kept = 2 * rate / size, 1 - rate * decay  # a visit's step decays what was there before
+    before, between = costs.refreshed(closed / kept, -steps * np.log(kept))
+    np.testing.assert_allclose(path[-steps][:size], before * values[:size], rtol=1e-9)  # all visited next
+    np.testing.assert_allclose((path[-steps:] / values).mean(), between, rtol=rate * decay)
+    small = costs.refreshed(closed, steps * rate * decay)
+    np.testing.assert_allclose(small, (before, between), rtol=2 * rate * decay * steps)
+
+
+def test_small_steps_forget_what_ridge_does_not_hold_whatever_the_rate():
+    decay, n = 0.02, 100
+    ridge = linear.ridge(np.eye(n), np.ones(n), decay * n / 2)[0]
+    for rate in (1e-4, 1e-3):
+        for size in (5, 20):
+            share = costs.refreshed(2 * rate / size, rate * decay * n / size)
+            np.testing.assert_allclose(share, ridge, rtol=0.01)
+    # At a high rate it does: a visit cannot close more than all, while what is forgotten has no such limit.
+    paces = np.array([0.1, 1, 10, 100])
+    before, between = costs.refreshed(-np.expm1(-0.1 * paces), 0.2 * paces)
+    assert (np.diff(before) < 0).all()
+    assert between[0] == pytest.approx(1 / 3, rel=1e-3)
+    assert between[2] < between[1]
+    assert between[3] == pytest.approx(1 / 20, rel=1e-3)
+
+
+def test_a_refreshed_value_in_a_shuffled_order_among_common_features():
+    rng = np.random.default_rng(5)
+    n, size, rate, decay = 96, 8, 0.1, 0.3
+    rows = np.hstack([np.eye(n), rng.choice([-1.0, 1.0], (n, 3))])
+    order = np.concatenate([rng.permutation(n).reshape(-1, size) for _ in range(3000)])
+    path = descended(rows, rows[:, :n] @ np.ones(n), order, rate, decay)[len(order) // 2 :]
+    _, between = costs.refreshed(2 * rate / size, rate * decay * n / size)
+    assert path[:, :n].mean() == pytest.approx(between, rel=0.03)
+
+
+def test_a_share_out_of_range_is_refused():
+    for wrong in ((0.0, 1.0), (1.1, 1.0), (0.5, -0.1), (np.array([0.5, 2.0]), 1.0)):
+        with pytest.raises(ValueError, match="expected 0 < closed ≤ 1 and forgetting ≥ 0"):
+            costs.refreshed(*wrong)
+    assert costs.refreshed(0.3, 0.0) == pytest.approx((1, 1))
+
+
 PAGES = sorted((Path(__file__).parents[1] / "book" / "theory").glob("*.md"))
 STATUS = re.compile(r"^\*.*(Proved|proved|Cited|Observed)", re.MULTILINE)
 

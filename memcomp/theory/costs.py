@@ -1,7 +1,8 @@
 """What not memorizing costs, losses in the limit, and noise under other data of the same covariance.
 
-Numbers for the book's own theorems, on the pages `memorizing`, `limits` and `covariance` of the theory:
-predictions first, then the checks that hold them against simulations, in the form of `memcomp.theory.checks`.
+Numbers for the book's own theorems, on the pages `memorizing`, `limits` and `covariance` of the theory, and
+for chapter 9's on what weight decay leaves of a value that is refreshed once an epoch: predictions first,
+then the checks that hold them against simulations, in the form of `memcomp.theory.checks`.
 """
 
 import numpy as np
@@ -142,6 +143,46 @@ def worst_sum(number, t):
         return u * special.chdtri(1, u) * special.bdtr(t - 1, number - 1, u)
 
     return float(number * integrate.quad(tail, 0, np.log(number) + 50, limit=200)[0])
+
+
+def refreshed(closed, forgetting):
+    """Share of a once-seen value that stochastic gradient descent with weight decay holds (chapter 9).
+
+    The value decays by e^(-κ) from one visit of its sample to the next, and a visit closes a share c of what
+    is missing. Just before a visit it is then h = c e^(-κ) / (1 - (1 - c) e^(-κ)) of its target, and in the
+    mean over the steps between two visits h (e^κ - 1)/κ.
+
+    Parameters
+    ----------
+    closed : float or ndarray
+        c, above 0 and at most 1.
+    forgetting : float or ndarray
+        κ, at least 0: learning rate × decay × steps from one visit to the next.
+
+    Returns
+    -------
+    before, between : float or ndarray
+        The share just before a visit, and its mean between two.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
+
+    Examples
+    --------
+    >>> before, between = refreshed(0.5, np.log(2))
+    >>> round(float(before), 4), round(float(between), 4)
+    (0.3333, 0.4809)
+    """
+    closed, forgetting = np.asarray(closed, dtype=float), np.asarray(forgetting, dtype=float)
+    if not (np.all((closed > 0) & (closed <= 1)) and np.all(forgetting >= 0)):
+        raise ValueError(
+            f"closed = {closed}, forgetting = {forgetting}: expected 0 < closed ≤ 1 and forgetting ≥ 0"
+        )
+    kept = np.exp(-forgetting)
+    before = closed * kept / (1 - (1 - closed) * kept)
+    return before, before * special.exprel(forgetting)
 
 
 def gaussian_noise(variances, n):
