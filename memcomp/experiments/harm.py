@@ -20,7 +20,7 @@ PAIRS = ((1, 8), (2, 9))  # glyphs that are made to meet; their halves differ by
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(omniglot.Config):
+class Config(omniglot.Former):
     """One network.
 
     Attributes
@@ -37,11 +37,6 @@ class Config(omniglot.Config):
     damage: str = "none"
     amount: float = 0.0
     ties: int = 0
-
-    @property
-    def glyph_pool(self):
-        """str: the pool that the glyphs come from; stored networks saw the unscreened ones."""
-        return self.glyphs or ("glyphs" if self.dataset == "embedded" else super().glyph_pool)
 
 
 # Where a network without weight decay fits each glyph's triplet.

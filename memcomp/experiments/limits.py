@@ -22,7 +22,7 @@ PARTS = range(1, 6)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(omniglot.Config):
+class Config(omniglot.Former):
     """One network.
 
     Attributes
@@ -35,11 +35,6 @@ class Config(omniglot.Config):
     """
 
     oracle: bool = False
-
-    @property
-    def glyph_pool(self):
-        """str: the pool that the glyphs come from; stored networks saw the unscreened ones."""
-        return self.glyphs or ("glyphs" if self.dataset == "embedded" else super().glyph_pool)
 
 
 # Where a network without weight decay fits each glyph's triplet.
