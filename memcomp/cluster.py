@@ -7,6 +7,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
 import shutil
@@ -94,6 +95,19 @@ _OUTSIDE = []  # what is to be called so that work elsewhere ends too
 
 
 @contextlib.contextmanager
+def _nothing_said():
+    """Let what this process, or one that it starts, says on standard error go nowhere."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
 def ending_at_once(words):
     """At Ctrl-C, `kill` or the end of the terminal say `words` and end this process and its workers at once.
 
@@ -115,9 +129,12 @@ def ending_at_once(words):
             child.kill()
         for end in _OUTSIDE:
             end()
-        multiprocessing.util._run_finalizers()  # else Python tells of semaphores that it cleans up itself
-        os._exit(128 + number)
+        with _nothing_said():  # the end of a terminal ends the tracker, too; the next one knows no semaphore
+            multiprocessing.util._run_finalizers()
+            os._exit(128 + number)
 
+    with _nothing_said():  # Python's tracker, which would tell of each semaphore of a worker that was killed
+        multiprocessing.resource_tracker.ensure_running()
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {one: signal.getsignal(one) for one in wanted if signal.getsignal(one) != signal.SIG_IGN}
     for one in before:

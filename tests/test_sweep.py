@@ -260,6 +260,29 @@ def test_an_interrupted_sweep_ends_at_once_with_one_sentence(project, number):
     assert not list(project.folder.rglob("*.tmp"))
 
 
+HOLDS_A_SEMAPHORE = """
+import multiprocessing, os, signal
+from multiprocessing.resource_tracker import _resource_tracker
+from memcomp import cluster
+with cluster.ending_at_once("interrupted"):
+    lock = multiprocessing.get_context("spawn").Lock()
+    if {first}:
+        os.kill(_resource_tracker._pid, signal.SIGHUP)
+        os.waitpid(_resource_tracker._pid, 0)
+    else:
+        multiprocessing.util._finalizer_registry.clear()  # as if a worker had held it, and was killed
+    os.kill(os.getpid(), signal.SIGHUP)
+"""
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["tracker ends first", "lock is left"])
+def test_nothing_is_said_of_semaphores_after_the_sentence(first):
+    """The end of a terminal also ends the process in which Python keeps count of semaphores."""
+    code = HOLDS_A_SEMAPHORE.format(first=first)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGHUP, "\nmemcomp: interrupted\n")
+
+
 @pytest.mark.slow
 def test_a_sweep_interrupted_while_its_workers_start_ends_with_one_sentence(project):
     with project.start("--workers", "2") as process:
