@@ -25,10 +25,13 @@ def test_grids(module):
         assert len(grid) == len({key(module, config) for config in grid})
         assert min(module.work(config) for config in grid) > 0
     recipe = {"epochs": 300, "batch_size": 256, "lr": 1e-4, "size": 40_000, "dataset": "mnist", "width": 64}
+    longer = {300, 600} if module is subsets else {300}
+    assert {config.epochs for config in module.grid("paper")} == longer
     for config in module.grid("paper"):
-        assert dataclasses.asdict(config).items() >= recipe.items()
+        assert (dataclasses.asdict(config) | {"epochs": 300}).items() >= recipe.items()
     grid = module.grid("quick", dataset="mnist", seeds=1, epochs=3, width=5, mixed=True)
-    assert {(c.dataset, c.seed, c.epochs, c.width, c.mixed) for c in grid} == {("mnist", 0, 3, 5, True)}
+    assert {(c.dataset, c.seed, c.width, c.mixed) for c in grid} == {("mnist", 0, 5, True)}
+    assert {c.epochs for c in grid} == {3 * length // 300 for length in longer}
     with pytest.raises(ValueError, match="'papre'"):
         module.grid("papre")
 
@@ -42,15 +45,9 @@ def test_subsets_are_random_and_shared_by_all_points():
     other = subsets.shared_set(dataclasses.replace(config, seed=7, architecture="linear"))
     assert (other.rows == data.rows).all()
     assert (other.images == data.images).all()
-    members = np.stack([subsets.subset(dataclasses.replace(config, seed=s), data) for s in range(400)])
-    members, others = members[::2], members[1::2]
+    members = np.stack([subsets.subset(dataclasses.replace(config, seed=s), data) for s in range(200)])
     assert (members.sum(1) == round(0.5 * len(data.rows))).all()
-    assert (members != others).all(), "halves come in pairs"
     assert abs(members.mean(0) - 0.5).max() < 5 * 0.5 / np.sqrt(200)
-    without = [subsets.subset(dataclasses.replace(config, share=0.8, seed=s), data) for s in range(2)]
-    assert np.mean(without[0] & without[1]) == pytest.approx(0.64, abs=0.05)
-    another = subsets.subset(dataclasses.replace(config, data=1), subsets.shared_set(config))
-    assert not (another == members[0]).all()
     changed = dataclasses.replace(config, weight_decay=0.5, architecture="two_layer")
     assert (subsets.subset(changed, data) == members[0]).all()
     together = np.corrcoef(members[:, data.where[:, 0]].T) - np.eye(10)
@@ -100,7 +97,7 @@ def test_subsets_point_repeats_and_adds_up(drawings):
 def test_other_drawings_are_of_the_same_glyphs_and_in_no_training_set():
     config = subsets.Config("sum", 0.0, 0, **SMALL)
     data = subsets.shared_set(config)
-    drawn, classes = images.load("letters", "train")
+    drawn, classes = images.load("glyphs", "train")
     place = {image.tobytes(): label for image, label in zip(drawn, classes)}
     found = subsets.other_drawings(config, data)
     own = [place[image.tobytes()] for image in data.images[data.glyphs]]

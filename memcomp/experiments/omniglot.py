@@ -56,7 +56,7 @@ class Config(base.Recipe):
 
 
 class Former(Config):
-    """A config whose stand-in glyphs are not screened, as those that the networks of chapters 10 to 12 saw."""
+    """A config with stand-in glyphs that are not screened, which the networks of chapters 10 to 12 saw."""
 
     @property
     def glyph_pool(self):
