@@ -202,8 +202,9 @@ def test_too_few_drawings_are_refused_before_anything_is_trained(here):
     wanted = r"my_glyphs has 5 different drawings of Γ, and {} of every class are needed"
     with pytest.raises(DataError, match=wanted.format(10)):
         omniglot.grid(glyphs="my_glyphs")
-    with pytest.raises(DataError, match=wanted.format(6)):
+    with pytest.raises(DataError, match=wanted.format(10)):
         subsets.grid(glyphs="my_glyphs")
+    assert subsets.Config("sum", 0.0, 0, glyphs="my_glyphs", **SMALL).needed == 6
     assert harm.grid(glyphs="my_glyphs", seeds=2)[0].needed == 1
     with pytest.raises(DataError, match=wanted.format(7)):
         omniglot.training_set(omniglot.Config("sum", 0.0, 0, drawings=7, glyphs="my_glyphs", **SMALL))

@@ -149,8 +149,20 @@ LAMBDA = 50 * C * 40**-1.7
 LOG = math.log(100 / 0.05)
 FAR = PowerLaw(3_000_000, 3, 1.7)
 FAR_C = FAR.p[-1] * 3_000_000**1.7
+
+
+def visited(closed, forgetting, visits=400):
+    """Return the share before a visit, after many of them, and its mean until the next one."""
+    share = 0.0
+    for _ in range(visits):
+        share = (share + closed * (1 - share)) * math.exp(-forgetting)
+    after = share + closed * (1 - share)
+    return [share, quad(lambda t: after * math.exp(forgetting - forgetting * t), 1, 2)]
+
+
 # name: (what the formula says, the same by other means); a third entry is a tolerance above 1e-6.
 VALUES = {
+    "refreshed": (lambda: costs.refreshed(0.3, 0.7), visited(0.3, 0.7)),
     "scale": (lambda: predictions.scale(LAW), C),
     "tail_mass": (lambda: predictions.tail_mass(LAW, 5), quad(lambda u: C * u**-1.7, 5.5, 40.5)),
     "tail_mass at 1": (

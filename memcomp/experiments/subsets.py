@@ -33,6 +33,11 @@ class Config(omniglot.Former):
     share: float = 0.8
     data: int = 0
 
+    @property
+    def needed(self):
+        """int: drawings that the pool of glyphs must hold of every class, ``OTHERS`` to test on included."""
+        return self.drawings + OTHERS * (self.drawings == 1)
+
 
 # Half of the triplets, as many as a network of half the quick size has: of all shares this one tells a
 # difference of two means from the fewest networks.
