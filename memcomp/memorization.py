@@ -201,6 +201,12 @@ def self_influence(member, outcome, *, level: float = 0.95, interval: str = "wel
     >>> correct = [[1, 1], [1, 0], [0, 1], [1, 1]]
     >>> self_influence(member, correct).value
     array([0.5, nan])
+
+    Two pairs of models on complementary halves:
+
+    >>> halves, losses = [[1, 0], [0, 1], [0, 1], [1, 0]], [[0.1, 2.0], [1.0, 0.5], [3.0, 1.0], [0.1, 2.0]]
+    >>> self_influence(halves, -np.array(losses), interval="paired").value
+    array([1.9 , 1.25])
     """
     member, outcome = _check(member, outcome)
     if member.shape != outcome.shape:
@@ -222,11 +228,14 @@ def cross_influence(member, outcome, *, level: float = 0.95, interval: str = "we
         Outcome of each model on each test: 1 if correct and 0 if not, or minus a loss.
     level : float
         Confidence level of each single interval; nothing is corrected for looking at many.
-    interval : {"welch", "agresti-caffo"}
+    interval : {"welch", "agresti-caffo", "paired"}
         ``welch``: normal approximation of the two means with unequal variances, t quantile with Welch's
         degrees of freedom. It has no width where all models on each side agree, so use the other for 0/1
         outcomes. ``agresti-caffo``: difference of two proportions, with one success and one failure added on
         each side (Agresti and Caffo, 2000); meant for levels near 0.95 and cautious at lower ones.
+        ``paired``: for models trained on complementary halves, the second on what the first was not, the
+        fourth on what the third was not, and so on. Each pair gives one difference for every sample; the
+        interval is Student's, with one degree of freedom less than there are pairs.
 
     Returns
     -------
@@ -237,7 +246,8 @@ def cross_influence(member, outcome, *, level: float = 0.95, interval: str = "we
     ------
     ValueError
         If shapes do not fit, an entry of ``member`` is neither 0 nor 1, an outcome is not finite (not 0 or 1
-        for ``agresti-caffo``), or the level or kind of interval is unknown.
+        for ``agresti-caffo``), models are not on complementary halves (for ``paired``), or the level or kind
+        of interval is unknown.
     """
     member, outcome = _check(member, outcome)
     found = _difference(
@@ -250,8 +260,10 @@ def _difference(member, outcome, total, level, interval):
     """Compare the models with and without each sample; ``total(weights, values)`` sums over models."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level!r}")
-    if interval not in ("welch", "agresti-caffo"):
-        raise ValueError(f"interval is {interval!r}; choose 'welch' or 'agresti-caffo'")
+    if interval not in ("welch", "agresti-caffo", "paired"):
+        raise ValueError(f"interval is {interval!r}; choose 'welch', 'agresti-caffo' or 'paired'")
+    if interval == "paired":
+        return _paired(member, outcome, level)
     if interval == "agresti-caffo" and not np.isin(outcome, (0, 1)).all():
         raise ValueError("interval='agresti-caffo' is for outcomes that are 0 or 1; use 'welch' for others")
     centre = outcome.mean(axis=0, keepdims=True)
@@ -268,8 +280,7 @@ def _difference(member, outcome, total, level, interval):
             spreads.append(np.maximum(square, 0) * count / (count - 1) / count)
         value = means[0] - means[1]
         if interval == "welch":
-            # Equal to SciPy's `ttest_ind`, see the tests; weighted sums are a hundred times as fast, and a
-            # jackknife asks again for every network that is left out.
+            # Equal to SciPy's `ttest_ind`, see the tests; weighted sums are a hundred times as fast.
             middle, variance = value, spreads[0] + spreads[1]
             parts = sum(spread**2 / (count - 1) for spread, count in zip(spreads, counts))
             freedom = np.where(variance > 0, variance**2 / parts, 1.0)
@@ -281,6 +292,22 @@ def _difference(member, outcome, total, level, interval):
             quantile = scipy.stats.norm.ppf((1 + level) / 2)
         width = quantile * np.sqrt(variance)
     return Estimate(value, middle - width, middle + width, *(count.astype(int) for count in counts))
+
+
+def _paired(member, outcome, level):
+    """Compare in each pair of models the one with a sample and the one without it."""
+    if len(member) % 2 or not (member[::2] + member[1::2] == 1).all():
+        raise ValueError(
+            "interval='paired' is for pairs of models, one after the other, of which the second was trained "
+            "on exactly the samples that the first was not; use 'welch' for other subsets"
+        )
+    differences = (2 * member[::2] - 1) * (outcome[::2] - outcome[1::2])
+    pairs, value = len(differences), differences.mean(axis=0)
+    width = np.full_like(value, np.nan)  # a single pair has none
+    if pairs > 1:
+        width = scipy.stats.t.ppf((1 + level) / 2, pairs - 1) * scipy.stats.sem(differences, axis=0)
+    included = member.sum(axis=0).astype(int)
+    return Estimate(value, value - width, value + width, included, 2 * pairs - included)
 
 
 def _check(member, outcome):

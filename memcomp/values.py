@@ -177,6 +177,13 @@ def whole(low=0, high=None):
     return Rule(fits, f"a whole number{bounds}")
 
 
+def even(rule):
+    """Return the rule of an even number, from the rule of a whole one."""
+    return replace(
+        rule, fits=lambda value: rule.fits(value) and value % 2 == 0, expected=f"{rule.expected}, and even"
+    )
+
+
 def number(low=None, above=False):
     """Return the rule of a finite number, if bounded at least ``low``, or above it."""
 
@@ -273,7 +280,7 @@ NARROWER = {
     "04_noiseless": {"width": whole(1, 10**9)},
     "05_noisy": {"width": whole(1, 10**9)},
     "07_gaussian": {"dataset": one_of("gaussian"), "device": one_of("cpu")},
-    "10_memorization_scores": {"seeds": optional(whole(4, 10_000))},
+    "10_memorization_scores": {"seeds": optional(even(whole(4, 10_000)))},
     "11_when_memorization_hurts": {"seeds": optional(whole(2, 10_000))},
 }
 """Where a chapter allows less, or means something else by a name.

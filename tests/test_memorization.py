@@ -188,6 +188,59 @@ def test_intervals_cover_the_known_answer_as_often_as_they_say(kind, binary):
         assert -0.02 < hits / total - level < (0.04 if binary else 0.02)
 
 
+def complementary(rng, pairs, n):
+    """Draw memberships of models on complementary halves, one pair after the other."""
+    first = np.array([rng.permutation(np.arange(n) < n // 2) for _ in range(pairs)])
+    return np.stack([first, ~first], axis=1).reshape(2 * pairs, n)
+
+
+def test_paired_influence_against_scipy():
+    rng = np.random.default_rng(4)
+    member, outcome = complementary(rng, 3, 8), rng.normal(size=(6, 5))
+    found = memorization.cross_influence(member, outcome, level=0.9, interval="paired")
+    for i in range(8):
+        with_it = np.where(member[::2, i, None], outcome[::2], outcome[1::2])
+        without = np.where(member[::2, i, None], outcome[1::2], outcome[::2])
+        expected = scipy.stats.ttest_rel(with_it, without)
+        low, high = expected.confidence_interval(0.9)
+        assert found.value[i] == pytest.approx((with_it - without).mean(axis=0))
+        assert found.low[i] == pytest.approx(low)
+        assert found.high[i] == pytest.approx(high)
+    unpaired = memorization.cross_influence(member, outcome)
+    assert found.value == pytest.approx(unpaired.value), "of halves both are the same mean difference"
+    assert (found.included == 3).all()
+    assert (found.excluded == 3).all()
+    alone = memorization.self_influence(member[:, :5], outcome, level=0.9, interval="paired")
+    assert alone.low == pytest.approx(np.diag(found.low))
+
+
+def test_paired_intervals_cover_the_known_answer_as_often_as_they_say():
+    rng, effect, hits = np.random.default_rng(5), np.tile([0.0, 0.2, 0.6], 20), []
+    for _ in range(300):
+        member = complementary(rng, 3, 60)
+        common = np.repeat(rng.normal(size=(3, 60)), 2, axis=0)  # what the two of a pair share
+        outcome = 1.0 + member * effect + 5 * common + rng.normal(size=member.shape)
+        found = memorization.self_influence(member, outcome, interval="paired")
+        hits.append((found.low <= effect) & (effect <= found.high))
+        loose = memorization.self_influence(member, outcome)
+        assert np.median(found.high - found.low) < np.median(loose.high - loose.low)
+    assert abs(np.mean(hits) - 0.95) < 0.01
+
+
+def test_one_pair_has_a_value_and_no_interval():
+    found = memorization.self_influence([[1, 0], [0, 1]], [[1.0, 2.0], [3.0, 5.0]], interval="paired")
+    assert found.value.tolist() == [-2.0, 3.0]
+    assert np.isnan([found.low, found.high]).all()
+
+
+@pytest.mark.parametrize(
+    "member", [[[1, 0], [0, 1], [1, 0]], [[1, 0], [0, 0]], [[1, 0], [1, 1], [0, 1], [0, 0]]]
+)
+def test_models_that_are_no_pairs_are_refused(member):
+    with pytest.raises(ValueError, match="the second was trained on exactly the samples that the first"):
+        memorization.self_influence(member, np.ones(np.shape(member)), interval="paired")
+
+
 def test_subset_estimator_finds_what_leave_one_out_says():
     """Ridge on random subsets: presence of a row, averaged over subsets, against an explicit average."""
     _, X, _, y = problem(n=12, d=10)

@@ -97,6 +97,16 @@ def test_every_parameter_is_in_the_table_and_its_default_fits(chapter):
         assert name in chapters.defaults(chapter)
 
 
+def test_networks_of_chapter_10_come_in_pairs():
+    rule = values.rule("seeds", "10_memorization_scores")
+    assert [rule(value, "seeds") for value in (None, 4, 6)] == [None, 4, 6]
+    for wrong in (2, 5, 6.0):
+        with pytest.raises(
+            ValueError, match=rf"^seeds is {wrong}; expected a whole number from 4 .*, and even"
+        ):
+            rule(wrong, "seeds")
+
+
 def test_the_table_has_no_parameter_that_no_chapter_has():
     assert set(values.PARAMETERS) == {name for chapter in STORED for name in chapters.defaults(chapter)}
     assert set(values.NARROWER) <= set(STORED)

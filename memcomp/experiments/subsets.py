@@ -19,7 +19,7 @@ FOLLOWED = 30  # triplets with a 9 seen once, and as many of common digits
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(omniglot.Former):
+class Config(omniglot.Config):
     """One network. ``seed`` is that of its subset, its initial weights and its order of training.
 
     Attributes
@@ -39,37 +39,32 @@ class Config(omniglot.Former):
         return self.drawings + OTHERS * (self.drawings == 1)
 
 
-# Half of the triplets, as many as a network of half the quick size has: of all shares this one tells a
-# difference of two means from the fewest networks.
-PROFILES = {"quick": omniglot.FORMER | {"share": 0.5}, "paper": {}}
-POINTS = (  # architecture, weight decay, drawings of each glyph, epochs in units of the recipe's
-    *(("sum", decay, 1, 1) for decay in (0.0, 0.01, 0.1, 0.5, 2.0)),
-    *((other, decay, 1, 1) for other in ("linear", "two_layer", "cross_channel") for decay in (0.0, 0.5)),
-    ("sum", 0.0, 1, 2),
-    ("sum", 0.0, 10, 1),
-)
+# Halves: of all shares this one tells a difference of two means from the fewest networks.
+PROFILES = {"quick": base.QUICK | {"share": 0.5}, "paper": {}}
+POINTS = (("sum", 0.0), ("sum", 0.5), ("two_layer", 0.0), ("cross_channel", 0.0))  # and weight decay
 OTHERS = 5  # drawings of a glyph that no network was trained on
 
 
 @base.grid(Config, PROFILES)
 def grid(first, profile, seeds):
-    """Return the configs: for each point of ``POINTS``, networks on different subsets.
+    """Return the configs: for each data set and point of ``POINTS``, networks on different subsets.
 
-    The same number of ``seed`` means the same subset at every point with as many drawings, so that points
-    differ in nothing else. Profile ``paper``: the paper's recipe and share, 100 networks a point. ``quick``:
-    9 networks, on halves. For the arguments see :func:`.base.grid`.
+    The same ``data`` and ``seed`` mean the same subset at every point, so that points differ in nothing else.
+    Profile ``paper``: the paper's recipe and share, one data set, 100 networks a point. ``quick``: 5 data
+    sets, 6 networks each, on halves. For the arguments see :func:`.base.grid`; ``seeds`` is the number of
+    networks a data set and point.
 
     Returns
     -------
     list of Config
     """
-    varied = "architecture", "weight_decay", "drawings", "epochs"
     return [
         config
-        for *point, longer in POINTS
+        for data in range(1 if profile == "paper" else 5)
+        for architecture, decay in POINTS
         for config in base.vary(
-            dataclasses.replace(first, **dict(zip(varied, [*point, longer * first.epochs]))),
-            seed=seeds(9, paper=100),
+            dataclasses.replace(first, data=data, architecture=architecture, weight_decay=decay),
+            seed=seeds(6, paper=100),
         )
     ]
 
@@ -90,12 +85,17 @@ def shared_set(config, data_root=None):
 
 
 def subset(config, data):
-    """Return which triplets of the shared set the network is trained on, bool (M,)."""
-    rng = base.stream("subset", config.seed)
+    """Return which triplets of the shared set the network is trained on, bool (M,).
+
+    Halves come in pairs: an odd seed has what the seed before it leaves, so that of an even number of
+    networks half are trained on any triplet.
+    """
+    other = config.share == 0.5 and config.seed % 2 == 1
+    rng = base.stream("subset", config.data, config.seed - other)
     order = rng.permutation(len(data.rows))
     member = np.zeros(len(data.rows), bool)
     member[order[: round(config.share * len(order))]] = True
-    return member
+    return ~member if other else member
 
 
 def followed(config, data):
@@ -129,7 +129,7 @@ def trained_on(config, data):
     return dataclasses.replace(data, rows=data.rows[member], targets=data.targets[member])
 
 
-@base.experiment("subsets", version=1, config=Config, data=shared_set, seen=trained_on)
+@base.experiment("subsets", version=2, config=Config, data=shared_set, seen=trained_on)
 def run(model, config, data, data_root):
     """Train one network on a random subset and follow some triplets, inside and outside of it.
 
