@@ -942,13 +942,15 @@ def runs_folder():
 # Reading records
 
 
-def frame(records):
+def frame(records, without=()):
     """Return records as a table: one row each, config, metrics and origin as columns.
 
     Parameters
     ----------
     records : list of dict
         From `collect` or `load`.
+    without : sequence of str
+        Metrics to leave out, for instance those that have the name of a config's entry.
 
     Returns
     -------
@@ -972,7 +974,8 @@ def frame(records):
     origin = ("device", "commit", "created", "seconds")
     rows = []
     for record in records:
-        config, metrics = record["config"], record["metrics"]
+        config = record["config"]
+        metrics = {name: value for name, value in record["metrics"].items() if name not in without}
         last = {"key": record["key"], **{name: record["provenance"].get(name) for name in origin}}
         twice = sorted((config.keys() & metrics.keys()) | ((config.keys() | metrics.keys()) & last.keys()))
         if twice:

@@ -746,6 +746,7 @@ def test_frame_refuses_a_name_used_twice(stored):
     stored[0]["metrics"]["seed"] = 1
     with pytest.raises(ValueError, match="seed"):
         records.frame(stored)
+    assert records.frame(stored, without=["seed"]).seed.tolist() == [0, 0, 1], "that of the configs"
 
 
 def test_like_finds_none_beside_numbers_and_texts():
