@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
-from memcomp import evaluation, images, memorization, models, records, triplets
+from memcomp import evaluation, images, memorization, models, records, stats, triplets
 from memcomp.experiments import base, harm, limits, omniglot, subsets
 
 MODULES = subsets, harm, limits
@@ -264,6 +265,20 @@ def test_harm_metrics_are_means_over_the_last_epochs():
 # -------------------------------------------------------------------------------------------- limits
 
 
+def test_limits_grid_is_small_and_has_the_draws_that_the_rule_needs():
+    points = Counter((c.oracle, c.architecture, c.target) for c in limits.grid())
+    assert min(points.values()) >= stats.FEWEST
+    assert {name for oracle, name, kind in points if not oracle and kind == "sum"} == {
+        *limits.DEPTHS,
+        *limits.HEADS,
+    }
+    heads = [(name, kind) for oracle, name, kind in points if not oracle and kind != "sum"]
+    assert all((True, *point) in points for point in heads), "each has its oracle"
+    assert {kind for _, kind in heads} | {"sum"} == set(limits.TARGETS)
+    usual = base.work(omniglot.Config("sum", 0.0, 0, **base.QUICK))
+    assert sum(limits.work(config) for config in limits.grid()) < 38 * usual
+
+
 def test_targets_are_scaled_to_the_deviation_of_the_sum():
     labels = np.array([[1, 2, 9], [0, 3, 3], [9, 9, 9]])
     every = np.indices((10, 10, 10)).reshape(3, -1).T
@@ -308,6 +323,8 @@ def test_limits_point_repeats_and_adds_up(architecture, target):
     assert records._plain(first, "metrics") == records._plain(again, "metrics")
     assert np.mean(first["by_position"]) == pytest.approx(first["test_loss"])
     assert ("by_parts" in first) == (architecture == "attention")
+    assert np.mean(first["residual_loss"]) == pytest.approx(first["glyph_loss"], abs=1e-4)
+    assert np.mean(first["pair_loss"]) == pytest.approx(first["test_loss"], abs=1e-4)
     data = omniglot.training_set(config)
     test = omniglot.held_out(config, data)
     values = limits.target(test.labels[test.rows], target).astype(float)
@@ -322,6 +339,14 @@ def test_limits_point_repeats_and_adds_up(architecture, target):
         factorised=False,
     )
     assert direct == pytest.approx(first["train_loss"], rel=1e-4)
+    company = base.stream("partners").choice(test.digits, (50, 2))
+    for glyph in (0, 7):
+        rows = np.concatenate(
+            [np.insert(company, position, test.glyphs[glyph], axis=1) for position in range(3)]
+        )
+        asked = limits.target(test.labels[rows], target).astype(float)
+        own = evaluation.mse(model, test.images, rows, asked, factorised=False)
+        assert own == pytest.approx(first["own_loss"][glyph], rel=1e-3)
 
 
 def test_sets_of_any_number_hold_up_to_two_glyphs():

@@ -323,10 +323,10 @@ def with_glyphs(test, number, size=3000, rng=None):
     return rng.permuted(np.concatenate([glyphs, digits], axis=1), axis=1)
 
 
-def beside(model, config, part, images, pairs):
+def beside(model, target, part, images, pairs):
     """Return the errors of images beside pairs of others, at each position, (3, images, pairs)."""
     rows = np.concatenate([triplets.composed(images, pairs, position) for position in range(3)])
-    return errors(model, part, rows, config.target).reshape(3, len(images), len(pairs))
+    return errors(model, part, rows, target).reshape(3, len(images), len(pairs))
 
 
 def credit(model, config, data, test, digits=20, pairs=50):
@@ -340,7 +340,7 @@ def credit(model, config, data, test, digits=20, pairs=50):
     both = base.extended(data, test.images, test.labels)
     partners = errors(model, both, without.reshape(-1, 3), config.target).reshape(-1, digits).mean(1)
     residual = errors(model, data, data.rows[row], config.target)
-    own = beside(model, config, test, test.glyphs, company)
+    own = beside(model, config.target, test, test.glyphs, company)
     return {
         "position": position,
         "residual": residual.round(4),

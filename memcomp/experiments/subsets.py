@@ -186,7 +186,7 @@ def compositions(model, config, test, drawn, labels, pairs=100):
     """Return the error of each image beside pairs of held-out digits, over three positions."""
     company = base.stream("partners").choice(test.digits, (pairs, 2))
     places = len(test.images) + np.arange(len(drawn))
-    error = omniglot.beside(model, config, base.extended(test, drawn, labels), places, company)
+    error = omniglot.beside(model, config.target, base.extended(test, drawn, labels), places, company)
     return {"composed": (error**2).mean((0, 2)).round(5), "bias": error.mean((0, 2)).round(4)}
 
 
