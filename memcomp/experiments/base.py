@@ -52,6 +52,7 @@ STREAMS = {
     "subset": None,
     "followed": None,
     "other drawings": None,
+    "company": None,
 }
 """Random streams by name: what their seed begins with, or None for one with a key of its own."""
 
