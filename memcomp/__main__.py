@@ -51,6 +51,12 @@ def parser():
     )  # fmt: skip
 
     run = commands.add_parser("run", help="execute chapters with papermill", parents=[grid])
+    run.add_argument(
+        "--html",
+        type=_text,
+        metavar="FILE",
+        help="write the chapter to this file, too, which can be read alone; one that is there is replaced",
+    )
     run.set_defaults(command=_run)
 
     sweep = commands.add_parser(
@@ -107,10 +113,11 @@ def _data(arguments):
 
 
 def _run(arguments):
-    from memcomp import chapters, sweep
+    from memcomp import chapters, report, sweep
 
     count, failed = 0, []
     found = chapters.find(arguments.chapter)
+    target = report.check_target(arguments.html, found) if arguments.html else None
     for chapter in found:  # what a grid refuses is told before the first chapter starts
         sweep.grids(chapter, arguments.profile, arguments.parameters)
     for outcome in chapters.run(found, arguments.profile, arguments.parameters):
@@ -123,10 +130,23 @@ def _run(arguments):
         print(f"{outcome.chapter:26}{'failed' if error else 'done':8}{outcome.seconds:7.0f} s", flush=True)
         if error:
             failed.append(f"{outcome.chapter}: {error}\n  log: {os.path.relpath(outcome.log)}")
+        elif target:
+            told = "replaced" if target.exists() else "written"
+            report.write(outcome.notebook, target, _without_folders(arguments))
+            print(f"{arguments.html} {told}")
     for line in failed:
         print(line, file=sys.stderr)
     print(f"{count - len(failed)} of {count} chapters done; see {os.path.relpath(outcome.log.parent)}")
     return EXIT_FAILED if failed else 0
+
+
+def _without_folders(arguments):
+    """Return the command of a run as a page tells it: of a path only the last part."""
+    words = ["memcomp", "run", arguments.chapter]
+    words += ["--profile", arguments.profile] * (arguments.profile != "quick")
+    for name, value in arguments.parameters:
+        words += ["-p", name, value.rpartition("/")[2]]
+    return shlex.join(words)
 
 
 def _sweep(arguments):

@@ -120,6 +120,33 @@ def by_chance(n):
     return 2 * stats.t.sf(ERRORS, np.asarray(n) - 1)
 
 
+def needed(sample, level=0.0):
+    """Estimate how many independent draws decide on which side of a level a mean lies.
+
+    Parameters
+    ----------
+    sample : array_like, shape (n,)
+        Independent draws, at least two.
+    level : float
+
+    Returns
+    -------
+    int or None
+        With so many draws the distance to the level is three standard errors, if mean and spread stay what
+        they are in the sample; at least three. None where the mean is the level, or there is a single draw.
+
+    Examples
+    --------
+    >>> needed([0.2, 0.5, 0.8], level=0.0), needed([0.2, 0.5, 0.8], level=0.7)
+    (4, 21)
+    """
+    sample = np.asarray(sample, dtype=float)
+    distance = abs(sample.mean() - level)
+    if len(sample) < 2 or distance == 0:
+        return None
+    return max(FEWEST, int(np.ceil((ERRORS * sample.std(ddof=1) / distance) ** 2)))
+
+
 def below(sample, level=0.0):
     """Tell whether a mean lies below a level; or, of paired samples' differences, below zero.
 

@@ -225,6 +225,12 @@ def _is_device(value):
         return False
 
 
+def _settled(architecture):
+    from memcomp import plugins
+
+    return plugins.absolute(architecture)
+
+
 FLAG = Rule(lambda value: isinstance(value, bool), "true or false")
 """Rule of what is true or false.
 
@@ -244,6 +250,15 @@ PATH = Rule(
 
 :meta hide-value:
 """
+ARCHITECTURE = Rule(
+    NAME.fits,
+    "the name of an architecture, path/to/file.py:build or package.module:build",
+    settle=lambda value, what: _settled(value),
+)
+"""Rule of an architecture; the path of a file is settled to an absolute one.
+
+:meta hide-value:
+"""
 DEVICE = Rule(_is_device, "a device that PyTorch knows, such as cpu, cuda or cuda:1")
 """Rule of a device.
 
@@ -252,6 +267,7 @@ DEVICE = Rule(_is_device, "a device that PyTorch knows, such as cpu, cuda or cud
 
 PARAMETERS = {
     "profile": NAME,
+    "architecture": ARCHITECTURE,
     "dataset": NAME,
     "glyphs": optional(NAME),
     "data_root": optional(PATH),

@@ -10,7 +10,7 @@ import pytest
 from memcomp import records
 
 DATA = Path(__file__).parent / "data" / "defaults.json"
-EXPERIMENTS = ("gaussian", "mnist_sum", "omniglot", "subsets", "harm", "limits", "linear")
+EXPERIMENTS = ("gaussian", "mnist_sum", "omniglot", "subsets", "harm", "limits", "your_network", "linear")
 
 
 def module(name):

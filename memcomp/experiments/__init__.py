@@ -15,5 +15,6 @@ CHAPTERS = {
     "10_memorization_scores": ("subsets",),
     "11_when_memorization_hurts": ("harm",),
     "12_where_composition_breaks": ("limits",),
+    "13_your_network": ("your_network",),
 }
 """The experiments that each chapter collects, by the name of its notebook."""

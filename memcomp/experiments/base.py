@@ -51,6 +51,7 @@ STREAMS = {
     "noise": None,
     "with parts": None,
     "seen": None,
+    "company": None,
 }
 """Random streams by name: what their seed begins with, or None for one with a key of its own."""
 
