@@ -21,7 +21,7 @@ from memcomp import chapters, figures, images, records
 from memcomp.__main__ import main
 from memcomp.data import digits, folders, screen
 from memcomp.data.store import DataError
-from memcomp.experiments import harm, limits, omniglot, subsets
+from memcomp.experiments import harm, limits, omniglot, subsets, your_network
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "book/guide_own_data.md"
@@ -201,9 +201,9 @@ def test_too_few_drawings_are_refused_before_anything_is_trained(here):
     wanted = r"my_glyphs has 5 different drawings of Γ, and {} of every class are needed"
     with pytest.raises(DataError, match=wanted.format(10)):
         omniglot.grid(glyphs="my_glyphs")
-    with pytest.raises(DataError, match=wanted.format(10)):
+    with pytest.raises(DataError, match=wanted.format(6)):
         subsets.grid(glyphs="my_glyphs")
-    assert subsets.Config("sum", 0.0, 0, glyphs="my_glyphs", **SMALL).needed == 6
+    assert your_network.grid(glyphs="my_glyphs", seeds=1)[0].needed == 1
     assert harm.grid(glyphs="my_glyphs", seeds=2)[0].needed == 1
     with pytest.raises(DataError, match=wanted.format(7)):
         omniglot.training_set(omniglot.Config("sum", 0.0, 0, drawings=7, glyphs="my_glyphs", **SMALL))

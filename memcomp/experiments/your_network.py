@@ -35,6 +35,8 @@ class Config(subsets.Config):
 
     share: float = 0.5
 
+    needed = omniglot.Config.needed  # no drawings but those of the training set
+
 
 PROFILES = {"quick": base.QUICK | {"last": 4}, "narrow": {"width": 16}, "paper": {}}
 
