@@ -145,7 +145,7 @@ def _without_folders(arguments):
     words = ["memcomp", "run", arguments.chapter]
     words += ["--profile", arguments.profile] * (arguments.profile != "quick")
     for name, value in arguments.parameters:
-        words += ["-p", name, value.rpartition("/")[2]]
+        words += ["-p", name, value.rstrip("/").rpartition("/")[2]]
     return shlex.join(words)
 
 
