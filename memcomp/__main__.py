@@ -120,6 +120,8 @@ def _run(arguments):
     target = report.check_target(arguments.html, found) if arguments.html else None
     for chapter in found:  # what a grid refuses is told before the first chapter starts
         sweep.grids(chapter, arguments.profile, arguments.parameters)
+    runs = os.path.relpath(chapters.project() / "runs")
+    print(f"progress is told in the newest log under {runs}", flush=True)
     for outcome in chapters.run(found, arguments.profile, arguments.parameters):
         count, error = count + 1, outcome.error
         if error is None:
@@ -145,7 +147,7 @@ def _without_folders(arguments):
     words = ["memcomp", "run", arguments.chapter]
     words += ["--profile", arguments.profile] * (arguments.profile != "quick")
     for name, value in arguments.parameters:
-        words += ["-p", name, value.rpartition("/")[2]]
+        words += ["-p", name, value.rstrip("/").rpartition("/")[2]]
     return shlex.join(words)
 
 

@@ -40,13 +40,16 @@ class Plugin(str):
 
     Attributes
     ----------
-    source : str or None
-        Text of the file; None for a module, which is imported by its name.
+    source : str
+        Text of the file, or of the module's.
+    is_file : bool
+        Whether that text is executed; a module is imported by its name.
     path : str
         Of the file, for tracebacks.
     """
 
-    source: str | None
+    source: str
+    is_file: bool
     path: str
 
     @property
@@ -279,7 +282,7 @@ def _plugin(label, path, is_file):
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{label}: {path} cannot be read as Python ({error}); {EXPECTED} in it") from None
     plugin = Plugin(f"{label}@{hashlib.sha256(content).hexdigest()[:12]}")
-    plugin.source, plugin.path = source if is_file else None, str(path)
+    plugin.source, plugin.is_file, plugin.path = source, is_file, str(path)
     return plugin
 
 
@@ -301,7 +304,7 @@ def _callable(plugin):
     """Return the callable that a name means; its file or module is executed unless it was before."""
     where, _, name = plugin.label.rpartition(":")
     with _blaming(where, plugin):
-        module = _imported(where, plugin) if plugin.source is None else _executed(plugin)
+        module = _executed(plugin) if plugin.is_file else _imported(where, plugin)
     there = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
     if not hasattr(module, name):
         raise ValueError(f"{where} has no {name!r}{nearest(name, there)}; {EXPECTED}")

@@ -19,9 +19,11 @@ from memcomp import chapters, paths, records
 _THEOREM = re.compile(r"^(`{3,})\{prf:(\w+)\} *(.*)\n(?::label:.*\n)?", re.M)
 _CITATION = re.compile(r" ?\{cite\}`[^`]*`")
 _ROLE = re.compile(r"\{(?:term|ref|numref|doc|prf:ref)\}`([^`<]*?)(?:\s*<[^`>]*>)?`")
+_API = re.compile(r"\{(?:py:)?(?:mod|func|class)\}(`)~?(?=[^`<]*`)")
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)[^)]*\)")
 _SIZE = re.compile(r"\\[bB]igg?[lrm]?(?![a-zA-Z])")  # of brackets, which MathML stretches by itself
-_TYPED_PATH = re.compile(r"([\"'])(?:~|/)[^\"'\n]*/([^\"'/\n]*)\1")
+_DOTS = re.compile(r"\\dots(?![a-zA-Z])")  # which docutils knows by another name
+_TYPED_PATH = re.compile(r"([\"'])~?/(?:(?:(?!\1).)*/)?((?:(?!\1)[^/\n])*)\1")
 _TABLE_MATHS = re.compile(r'<span class="math">\\\((.*?)\\\)</span>', re.S)
 
 
@@ -93,7 +95,8 @@ def write(notebook, target, command=""):
 def _without_book(text):
     """Return a text without what only the book can resolve."""
     text = _THEOREM.sub(lambda m: f"{m[1]}{{admonition}} {m[2].capitalize()}{m[3] and f': {m[3]}'}\n", text)
-    return _LINK.sub(r"\1", _ROLE.sub(r"\1", _CITATION.sub("", _SIZE.sub("", text))))
+    text = _API.sub(r"\1", _DOTS.sub(r"\\ldots", _SIZE.sub("", text)))
+    return _LINK.sub(r"\1", _ROLE.sub(r"\1", _CITATION.sub("", text)))
 
 
 def _published(source, title):

@@ -184,6 +184,7 @@ def test_run_fails_if_one_chapter_fails_and_names_its_log(monkeypatch, capsys, t
     monkeypatch.setattr(chapters, "run", lambda *_: iter(outcomes))
     assert main(["run", "all"]) == 1
     out, err = capsys.readouterr()
+    assert "newest log under" in out
     assert "1 of 2 chapters done" in out
     assert "06_linear: ValueError: no\n  log: 06.log" in err
 

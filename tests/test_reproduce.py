@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from memcomp import experiments, records
-from memcomp.experiments import gaussian, mnist_sum
+from memcomp.experiments import gaussian, mnist_sum, your_network
 
 SECONDS = 20  # of recomputing for each experiment, by the records' own account; one record at least
 # Continuous integration must not turn red by the choice of the day.
@@ -61,6 +61,18 @@ def numbers(metrics):
     }
 
 
+def own(module):
+    """Return the records of the quick grid, without those that a reader's networks left beside them."""
+    keys = {records.key_of(module.run.experiment, module.run.version, config) for config in module.grid()}
+    return [record for record in records.load(module.run.experiment, "quick") if record["key"] in keys]
+
+
+def typed(config):
+    """Return a stored config with its architecture as one types it, without the digits of its source."""
+    name = config.get("architecture")
+    return config | ({"architecture": name.partition("@")[0]} if name else {})
+
+
 def spread(stored, like=None):
     """Return the standard deviation over seeds of each number, pooled over what else is varied.
 
@@ -94,8 +106,10 @@ def test_quick_grid_is_stored_and_current(module):
     """Every point of the grid has a record of this version and was computed from committed code."""
     stored = {record["key"]: record for record in records.load(module.run.experiment, "quick")}
     grid = {records.key_of(module.run.experiment, module.run.version, config) for config in module.grid()}
-    assert grid == set(stored), "recompute the grid, or delete what is no longer part of it"
-    for record in stored.values():
+    assert grid <= set(stored), "recompute the grid"
+    if module is not your_network:  # where readers keep what their own networks did
+        assert grid == set(stored), "delete what is no longer part of the grid"
+    for record in own(module):
         assert record["provenance"]["commit"], record["key"]
         assert record["provenance"]["dirty"] is False, record["key"]
 
@@ -103,7 +117,7 @@ def test_quick_grid_is_stored_and_current(module):
 @pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES, ids=module_id)
 def test_some_records_are_computed_again(module, tmp_path, capsys):
-    stored = records.load(module.run.experiment, "quick")
+    stored = own(module)
     order = random.Random(SEED).sample(stored, len(stored))
     chosen, seconds = order[:1], order[0]["provenance"]["seconds"]
     for record in order[1:]:
@@ -115,7 +129,7 @@ def test_some_records_are_computed_again(module, tmp_path, capsys):
         keys = ", ".join(record["key"] for record in chosen)
         print(f"\n{module.run.experiment}: computing {keys} again (MEMCOMP_REPRODUCE_SEED={SEED})")
     again = records.collect(
-        module.run, [record["config"] for record in chosen], root=tmp_path, workers=0, progress=False
+        module.run, [typed(record["config"]) for record in chosen], root=tmp_path, workers=0, progress=False
     )
     for old, new in zip(chosen, again):
         assert new["key"] == old["key"]
@@ -137,7 +151,7 @@ def test_a_changed_training_is_noticed():
 def test_a_changed_evaluation_is_noticed():
     """Every number counts by itself: one that is off by twice the limit is named, and no other."""
     for module in MODULES:
-        stored = records.load(module.run.experiment, "quick")
+        stored = own(module)
         metrics = stored[0]["metrics"]
         deviation = spread(stored, like=stored[0]["config"])
         assert not drifted(metrics, metrics, deviation)

@@ -77,3 +77,17 @@ def test_chance_decides_as_often_as_is_said():
     draws = np.random.default_rng(0).normal(size=(4000, 5))
     decided = np.mean([stats.below(sample) is not None for sample in draws])
     assert decided == pytest.approx(stats.by_chance(5), abs=0.01)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.45, 0.7, 2.0])
+def test_so_many_draws_as_are_needed_decide_and_one_fewer_does_not(level):
+    sample = np.array([0.2, 0.5, 0.9])
+    more = stats.needed(sample, level)
+    verdicts = [stats.decide(sample.mean() - level, sample.std(ddof=1) / n**0.5, n) for n in (more, more - 1)]
+    assert verdicts == [level < 0.5, None]
+
+
+def test_no_number_of_draws_is_named_where_none_can_be():
+    assert stats.needed([0.3]) is None
+    assert stats.needed([-1.0, 1.0]) is None
+    assert stats.needed([1.0, 1.0]) == stats.FEWEST

@@ -577,8 +577,9 @@ def test_a_slurm_file_without_jobs_is_refused_with_an_example(project):
 def test_quick_records_of_every_chapter_are_complete_and_no_other_lies_there(chapter):
     for grid in sweep.grids(chapter):
         assert not grid.missing()
-        stored = {path.stem for path in grid.folder().glob("*.json")}
-        assert stored == set(grid.configs)
+        if chapter != "13_your_network":  # where readers keep what their own networks did
+            stored = {path.stem for path in grid.folder().glob("*.json")}
+            assert stored == set(grid.configs)
 
 
 def test_every_chapter_of_experiments_has_a_notebook_and_a_paper_profile():

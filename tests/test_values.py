@@ -134,6 +134,10 @@ def test_every_notebook_checks_its_parameters_before_it_uses_them(chapter):
         ("sigmas", [0, "5e-2"], [0, 0.05]),
         ("seeds", None, None),
         ("data_root", "data", str(Path.cwd() / "data")),
+        ("architecture", "sum", "sum"),
+        ("architecture", "package.module:build", "package.module:build"),
+        ("architecture", "nets/my_net.py:build", f"{Path.cwd()}/nets/my_net.py:build"),
+        ("architecture", "~/my_net.py:build", f"{Path.home()}/my_net.py:build"),
     ],
 )
 def test_plain_papermill_hands_over_what_was_meant(name, value, used):
@@ -160,6 +164,9 @@ def test_plain_papermill_hands_over_what_was_meant(name, value, used):
         ("recompute", "yes"),
         ("profile", ""),
         ("glyphs", 3),
+        ("architecture", None),
+        ("architecture", " "),
+        ("architecture", ["sum"]),
     ],
 )
 def test_plain_papermill_gets_an_error_that_names_the_parameter(name, value):

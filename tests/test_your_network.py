@@ -1,13 +1,20 @@
 """The experiment of chapter 13: its grid, what a point returns, and that a bad file is told first."""
 
 import dataclasses
+import html
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from memcomp import records
+from memcomp.__main__ import main
 from memcomp.experiments import base, omniglot, subsets, your_network
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"dataset": "embedded", "size": 400, "epochs": 1, "batch_size": 32, "width": 1}
 EXAMPLES = ("deep_sets", "flat_mlp", "vision_transformer")
 
@@ -109,3 +116,63 @@ def test_both_kinds_of_company_have_the_same_labels_and_one_was_trained_on():
 def test_who_knows_no_glyph_loses_the_variance_of_the_labels():
     labels = np.arange(10)[:, None]
     assert your_network.unknown(labels).mean() == pytest.approx(np.var(np.arange(10)))
+
+
+# ------------------------------------------------------------------------------------- the whole chapter
+
+FIFTEEN_LINES = """from torch import nn  # ```
+
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.one = nn.Sequential(nn.Linear(784, 16 * width), nn.ReLU(), nn.Linear(16 * width, 8))
+        self.two = nn.Sequential(nn.ReLU(), nn.Linear(8, 1))
+
+    def forward(self, x):
+        return self.two(self.one(x.flatten(2)).sum(1)).squeeze(-1)
+
+
+def build(width, seed):
+    return Net(width)
+"""
+
+
+@pytest.mark.slow
+def test_a_file_of_fifteen_lines_outside_the_checkout_gets_its_report(tmp_path, monkeypatch, capsys):
+    """Both commands of the chapter, one after the other: the second finds the records of the first."""
+    (tmp_path / "my nets").mkdir()
+    monkeypatch.chdir(tmp_path / "my nets")
+    monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    Path("my net@2.py").write_text(FIFTEEN_LINES)
+    assert len(FIFTEEN_LINES.splitlines()) == 15
+    given = ["-p", "architecture", "my net@2.py:build"]
+    given += [word for name in ("seeds", "epochs", "width") for word in ("-p", name, "1")]
+    command = [sys.executable, "-m", "papermill", f"{ROOT}/notebooks/13_your_network.ipynb", "out.ipynb"]
+    done = subprocess.run(
+        [*command, "--no-progress-bar", *given], capture_output=True, text=True, timeout=570
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    stored = {
+        path.name: path.stat().st_mtime_ns for path in tmp_path.glob("results/quick/your_network/*.json")
+    }
+    assert len(stored) == 10
+
+    assert main(["run", "13", *given, "--html", "report.html"]) == 0
+    assert "report.html written" in capsys.readouterr().out
+    again = {
+        path.name: path.stat().st_mtime_ns for path in tmp_path.glob("results/quick/your_network/*.json")
+    }
+    assert again == stored
+    assert {path.name for path in Path().iterdir()} == {"my net@2.py", "out.ipynb", "report.html"}
+    page = Path("report.html").read_text(encoding="utf-8")
+    text = " ".join(re.sub("<[^>]*>", "", html.unescape(page)).split())
+    assert "# ```" in text
+    assert re.search(
+        r"my net@2.py:build .*\(h = -?\d\.\d\d, relative loss \d+\.\d\d, 1 training sets?\)\.", text
+    )
+    assert "Undecided: whether it composes; if mean and spread stay, about 3 sets would decide it" in text
+    assert page.count("<img ") == page.count('="data:image/png;base64,') == 5
+    for folder in (tmp_path.name, "my nets", str(ROOT), str(Path.home())):
+        assert folder not in page

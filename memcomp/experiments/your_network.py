@@ -130,8 +130,8 @@ def run(model, config, data, data_root):
     composed = np.square(errors(model, test, np.concatenate(rows), config.target))
     seen, new = company(config, data, test)
     both = base.extended(data, test.images, test.labels)
-    beside_seen = omniglot.beside(model, config, data, data.glyphs, seen)
-    beside_new = omniglot.beside(model, config, both, data.glyphs, new + len(data.images))
+    beside_seen = omniglot.beside(model, config.target, data, data.glyphs, seen)
+    beside_new = omniglot.beside(model, config.target, both, data.glyphs, new + len(data.images))
     fresh = base.fresh(test.labels[: test.glyphs[0]], config)[:FRESH]
     return {
         "member": member[data.where[:, 0]].astype(int),
