@@ -19,7 +19,9 @@ import pytest
 from memcomp import experiments, records
 from memcomp.experiments import gaussian, mnist_sum, your_network
 
-SECONDS = 20  # of recomputing for each experiment, by the records' own account; one record at least
+# Of recomputing for each experiment, by the records' own account; one record at least, of the ten quickest
+# where so few take no longer.
+SECONDS = 20
 # Continuous integration must not turn red by the choice of the day.
 TODAY = 1 if os.environ.get("CI") == "true" else datetime.date.today().toordinal()
 SEED = int(os.environ.get("MEMCOMP_REPRODUCE_SEED", TODAY))
@@ -118,7 +120,10 @@ def test_quick_grid_is_stored_and_current(module):
 @pytest.mark.parametrize("module", MODULES, ids=module_id)
 def test_some_records_are_computed_again(module, tmp_path, capsys):
     stored = own(module)
-    order = random.Random(SEED).sample(stored, len(stored))
+    quickest = sorted(stored, key=lambda record: record["provenance"]["seconds"])
+    fitting = [record for record in quickest if record["provenance"]["seconds"] <= SECONDS]
+    pool = fitting if len(fitting) > 10 else quickest[:10]
+    order = random.Random(SEED).sample(pool, len(pool))
     chosen, seconds = order[:1], order[0]["provenance"]["seconds"]
     for record in order[1:]:
         seconds += record["provenance"]["seconds"]
