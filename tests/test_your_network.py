@@ -170,9 +170,9 @@ def test_a_file_of_fifteen_lines_outside_the_checkout_gets_its_report(tmp_path, 
     text = " ".join(re.sub("<[^>]*>", "", html.unescape(page)).split())
     assert "# ```" in text
     assert re.search(
-        r"my net@2.py:build .*\(h = -?\d\.\d\d, relative loss \d+\.\d\d, 1 training sets?\)\.", text
+        r"my net@2.py:build .*\(h = -?\d\.\d\d, relative loss \d+\.\d\d, 1 training set\)\.", text
     )
-    assert "Undecided: whether it composes; if mean and spread stay, about 3 sets would decide it" in text
+    assert "Undecided: whether it composes; the rule needs at least 3 sets (-p seeds 3)." in text
     assert page.count("<img ") == page.count('="data:image/png;base64,') == 5
     for folder in (tmp_path.name, "my nets", str(ROOT), str(Path.home())):
         assert folder not in page
