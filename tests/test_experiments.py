@@ -127,7 +127,7 @@ def test_mnist_sum_architectures_share_their_data_and_seeds_do_not():
 
 def test_mnist_sum_test_set_is_unseen_and_complete():
     test = mnist_sum.held_out("embedded")
-    assert test.rows.shape == (3, 100 * 250, 3)
+    assert test.rows.shape == (3, 50 * 250, 3)
     assert (np.bincount(test.pairs.ravel(), minlength=1000)[test.labels < 5] == 1).all()
     for position in range(3):
         held = test.labels[test.rows[position]]
@@ -162,19 +162,43 @@ def test_mnist_sum_point_repeats_and_adds_up():
     assert train_loss == pytest.approx(first["train_loss"])
 
 
+class Reads(torch.nn.Module):
+    """A stand-in that reads the label, and an error, from two pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(255.0))
+
+    def forward(self, x):
+        return (x[:, :, 0, :2] * self.scale).sum((1, 2))
+
+
+def test_mnist_sum_losses_with_seen_and_unseen_images():
+    """A reader that is off by 1 at each unseen 9, and by 2 at each unseen partner."""
+    config = mnist_sum.Config("sum", 25, 0, **TINY)
+    data, test = mnist_sum.training_set(config), mnist_sum.held_out("embedded")
+    parts = []
+    for part, extra in ((data, np.zeros(10)), (test, np.array([2] * 9 + [1]))):
+        marked = np.zeros_like(part.images)
+        marked[:, 0, 0], marked[:, 0, 1] = part.labels, extra[part.labels]
+        parts.append(dataclasses.replace(part, images=marked))
+    found = mnist_sum.by_seen(Reads(), config, *parts)
+    np.testing.assert_allclose(found, [[0, 16], [1, 25]], atol=1e-3)
+
+
+def test_mnist_sum_unseen_triplets_like_training_have_its_share_of_nines():
+    test = mnist_sum.held_out("embedded")
+    for config in mnist_sum.grid():
+        rows = mnist_sum.fresh(config, test)
+        share = (test.labels[rows] == 9).sum() / len(rows)
+        assert share == pytest.approx(config.nines / config.size, abs=1 / len(rows))
+
+
 def test_mnist_sum_parts_of_a_perfect_network_are_the_labels():
-    """A stand-in that reads the label from a pixel: its parts are the labels, and all its losses vanish."""
-
-    class Reads(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.scale = torch.nn.Parameter(torch.tensor(255.0))
-
-        def forward(self, x):
-            return (x[:, :, 0, 0] * self.scale).sum(1)
-
+    """All its losses vanish."""
     test = mnist_sum.held_out("embedded")
     marked = test.images.copy()
+    marked[:, 0, :2] = 0
     marked[:, 0, 0] = test.labels
     readable = dataclasses.replace(test, images=marked)
     found = mnist_sum.parts(Reads(), readable)
@@ -413,9 +437,9 @@ def test_metrics_along_the_way():
 
 
 def test_random_streams_with_different_names_never_meet():
-    """But for those that chose what stored networks were trained on; these are listed."""
+    """But for the oldest, which all experiments draw from; these are listed."""
     shared = ("shared", "fresh", "partners", "batches", "pairs of glyphs")
-    old = {"subset", "followed", "victim", "noise", "other drawings", "training set", "with parts", *shared}
+    old = {"training set", *shared}
     numbers = {"training set": [(seed, n) for seed in range(12) for n in (1, 10, 50, 550)]}
     numbers |= {"with glyphs": range(4), "with parts": range(1, 6), **{name: [()] for name in shared}}
     drawn = {}
