@@ -210,6 +210,7 @@ def _follow(command, root, log):
     # What IPython, Jupyter and Matplotlib would keep in the home folder stays in runs/.
     kept = dict.fromkeys(("IPYTHONDIR", "MPLCONFIGDIR", "JUPYTER_RUNTIME_DIR"), str(root / "runs" / ".cache"))
     environment = os.environ | kept | {"PYTHONUNBUFFERED": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    environment.pop("MPLBACKEND", None)  # the kernel's own backend turns figures into outputs
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with (
         open(log, "a", buffering=1) as file,

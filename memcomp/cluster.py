@@ -19,6 +19,7 @@ import time
 import uuid
 from pathlib import Path
 
+import psutil
 from tqdm import tqdm
 
 from memcomp import values
@@ -107,6 +108,15 @@ def _nothing_said():
         os.close(nowhere)
 
 
+def _kill_children():
+    """Kill all children but Python's tracker, also one that is being started, which multiprocessing hides."""
+    tracker = multiprocessing.resource_tracker._resource_tracker._pid
+    for child in psutil.Process().children():
+        if child.pid != tracker:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
 @contextlib.contextmanager
 def ending_at_once(words):
     """At Ctrl-C, `kill` or the end of the terminal say `words` and end this process and its workers at once.
@@ -125,12 +135,12 @@ def ending_at_once(words):
         for one in before:
             signal.signal(one, signal.SIG_IGN)  # the second Ctrl-C must not leave half of it undone
         os.write(sys.stderr.fileno(), f"\nmemcomp: {words}\n".encode())
-        for child in multiprocessing.active_children():
-            child.kill()
+        _kill_children()
         for end in _OUTSIDE:
             end()
         with _nothing_said():  # the end of a terminal ends the tracker, too; the next one knows no semaphore
             multiprocessing.util._run_finalizers()
+            _kill_children()
             os._exit(128 + number)
 
     with _nothing_said():  # Python's tracker, which would tell of each semaphore of a worker that was killed
