@@ -439,7 +439,7 @@ def test_metrics_along_the_way():
 def test_random_streams_with_different_names_never_meet():
     """But for those that chose what stored networks were trained on; these are listed."""
     shared = ("shared", "fresh", "partners", "batches", "pairs of glyphs")
-    old = {"victim", "noise", "training set", "with parts", *shared}
+    old = {"training set", "with parts", *shared}
     numbers = {"training set": [(seed, n) for seed in range(12) for n in (1, 10, 50, 550)]}
     numbers |= {"with glyphs": range(4), "with parts": range(1, 6), **{name: [()] for name in shared}}
     drawn = {}

@@ -156,6 +156,29 @@ def harmed(damage="none", seed=0, **changes):
     return harm.Config("sum", 0.0, seed, damage=damage, **(SMALL | changes))
 
 
+def test_harm_networks_that_are_compared_share_their_seeds():
+    points = {}
+    for config in harm.grid():
+        point = config.damage, config.amount, config.ties, config.weight_decay
+        points.setdefault(point, []).append(config.seed)
+    noisy = {("noise", amount, 0, decay) for amount in harm.NOISE for decay in (0.0, *harm.DIAL, 0.5)}
+    noisy |= {("none", 0.0, 0, decay) for decay in harm.DIAL}
+    others = {
+        (*point, decay)
+        for point in [("none", 0.0, 0), ("label", harm.SHIFT, 0), ("pair", 0.0, 0), ("pair", 0.0, 1)]
+        for decay in (0.0, 0.5)
+    }
+    counts = dict.fromkeys(noisy, 4) | dict.fromkeys(others, 5)
+    assert points == {point: list(range(n)) for point, n in counts.items()}
+
+
+def test_harm_has_the_papers_rate_times_steps_and_screened_glyphs():
+    assert {config.glyph_pool for config in harm.grid()} == {"letters"}
+    (pace,) = {config.lr * config.size / config.batch_size for config in harm.grid()}
+    (published,) = {config.lr * config.size / config.batch_size for config in harm.grid("paper")}
+    assert pace == pytest.approx(published, rel=0.01)
+
+
 def test_a_wrong_label_changes_one_target():
     clean, data = harm.training_set(harmed()), harm.training_set(harmed("label", amount=10.0))
     targets, wrong = clean.targets, data.targets
@@ -223,6 +246,19 @@ def test_harm_point_repeats_and_adds_up():
     clean = harm.run(harmed(lr=1e-2))
     assert clean["victim"] == first["victim"]
     assert clean["clean_loss"] == pytest.approx(clean["train_loss"], rel=1e-9)
+
+
+def test_harm_metrics_are_means_over_the_last_epochs():
+    config = harmed("pair", epochs=3, last=2, lr=1e-2)
+    found = records._plain(harm.run(config), "metrics")
+    both = found["along"]
+    assert len(both) == 2
+    for name in ("test_loss", "clean_loss", "fresh_loss"):
+        assert both[0][name] != both[1][name]
+        assert found[name] == pytest.approx(np.mean([one[name] for one in both]), rel=1e-4)
+    assert np.mean(found["pair_loss"]) == pytest.approx(found["test_loss"], rel=1e-4)
+    assert found["victim"] == harm.victim(config), "what does not change stays a whole number"
+    assert np.array(found["pairs"]).dtype.kind == "i"
 
 
 # -------------------------------------------------------------------------------------------- limits

@@ -20,7 +20,7 @@ PAIRS = ((1, 8), (2, 9))  # glyphs that are made to meet; their halves differ by
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(omniglot.Former):
+class Config(omniglot.Config):
     """One network.
 
     Attributes
@@ -39,25 +39,25 @@ class Config(omniglot.Former):
     ties: int = 0
 
 
-# Where a network without weight decay fits each glyph's triplet.
-PROFILES = {"quick": omniglot.FORMER | {"size": 3000}, "paper": {}}
+# Half of the triplets: the paper's learning rate × steps an epoch, and each glyph's triplet is still fitted.
+PROFILES = {"quick": base.QUICK | {"size": 2000}, "paper": {}}
 SHIFT = 10.0  # of the wrong label; sums run from 0 to 27
 NOISE = (1.0, 4.0)
-DIAL = (0.01, 0.1)  # weight decays between those of Table 1, for the networks with noise
+DIAL = (0.1,)  # weight decays between those of Table 1, for the networks with noise
 
 
 @base.grid(Config, PROFILES)
 def grid(first, profile, seeds):
     """Return the configs: for each kind of damage and weight decay, networks that share their data by seed.
 
-    Profile ``paper``: the paper's recipe, 10 networks a point. ``quick``: 6, and 4 with noise. For the
+    Profile ``paper``: the paper's recipe, 10 networks a point. ``quick``: 5, and 4 with noise. For the
     arguments see :func:`.base.grid`.
 
     Returns
     -------
     list of Config
     """
-    table = {"weight_decay": (0.0, 0.5), "seed": seeds(6, paper=10)}
+    table = {"weight_decay": (0.0, 0.5), "seed": seeds(5, paper=10)}
     noisy = {"weight_decay": (0.0, *DIAL, 0.5), "seed": seeds(4, paper=10)}
     return [
         *base.vary(first, **table),
@@ -114,7 +114,7 @@ def joined(data, config):
     return dataclasses.replace(data, rows=rows, where=where)
 
 
-@base.experiment("harm", version=1, config=Config, data=training_set)
+@base.experiment("harm", version=2, config=Config, data=training_set)
 def run(model, config, data, data_root):
     """Train one network on damaged data and test it against the truth, see :func:`.base.experiment`.
 

@@ -56,7 +56,7 @@ class Config(base.Recipe):
 
 
 class Former(Config):
-    """A config with stand-in glyphs that are not screened, which the networks of chapters 11 and 12 saw."""
+    """A config with stand-in glyphs that are not screened, which the networks of chapter 12 saw."""
 
     @property
     def glyph_pool(self):
