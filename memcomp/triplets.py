@@ -314,6 +314,27 @@ def composed(rare, partners, position):
     return out.reshape(-1, 3)
 
 
+def composed_everywhere(rare, partners):
+    """Combine every rare image with every pair of partners, at each position.
+
+    Parameters
+    ----------
+    rare, partners
+        As for :func:`composed`.
+
+    Returns
+    -------
+    ndarray, int32, shape (3, R · P, 3)
+        By the position of the rare image.
+
+    Examples
+    --------
+    >>> composed_everywhere(np.array([7]), np.array([[0, 1]])).tolist()
+    [[[7, 0, 1]], [[0, 7, 1]], [[0, 1, 7]]]
+    """
+    return np.stack([composed(rare, partners, position) for position in range(3)])
+
+
 def target(name):
     """Return the function of labels that a target's name stands for.
 

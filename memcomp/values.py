@@ -225,7 +225,7 @@ def _is_device(value):
         return False
 
 
-def _settled(architecture):
+def _settled(architecture, _):
     from memcomp import plugins
 
     return plugins.absolute(architecture)
@@ -253,7 +253,7 @@ PATH = Rule(
 ARCHITECTURE = Rule(
     NAME.fits,
     "the name of an architecture, path/to/file.py:build or package.module:build",
-    settle=lambda value, what: _settled(value),
+    settle=_settled,
 )
 """Rule of an architecture; the path of a file is settled to an absolute one.
 

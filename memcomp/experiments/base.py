@@ -466,6 +466,9 @@ def extended(part, images, labels):
     )
 
 
-def fresh(labels, config):
-    """Return 2,000 triplets of held-out digits that are drawn like those of training."""
-    return triplets.long_tailed(labels, 2000, stream("fresh"), exponent=config.exponent)
+def fresh(labels, config, size=2000, rare=None):
+    """Return triplets of held-out digits that are drawn like those of training.
+
+    With ``rare`` images of the last label in place of what Zipf's law gives.
+    """
+    return triplets.long_tailed(labels, size, stream("fresh"), rare=rare, exponent=config.exponent)

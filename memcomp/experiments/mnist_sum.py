@@ -135,8 +135,7 @@ def held_out(dataset, data_root=None):
     pool, labels = base.held_out_digits(dataset, each, rng, data_root)
     pairs = triplets.pairs(labels, PARTNERS, each * len(PARTNERS) // 2, rng)
     nines = np.flatnonzero(labels == RARE)[::step]
-    rows = np.stack([triplets.composed(nines, pairs, position) for position in range(3)])
-    return HeldOut(pool, labels, rows, pairs)
+    return HeldOut(pool, labels, triplets.composed_everywhere(nines, pairs), pairs)
 
 
 def along(model, config, data, data_root):
@@ -195,7 +194,7 @@ def by_seen(model, config, data, test, nines=50, partners=50):
         rare = rng.permutation(rare[both.labels[rare] == RARE])[:nines]
         for j, pool in enumerate((used, unseen)):
             pairs = pool[triplets.pairs(both.labels[pool], PARTNERS, partners, rng)]
-            rows = np.concatenate([triplets.composed(rare, pairs, position) for position in range(3)])
+            rows = triplets.composed_everywhere(rare, pairs).reshape(-1, 3)
             losses[i, j] = base.loss(model, both, rows, config.target)
     return losses
 
@@ -204,7 +203,7 @@ def fresh(config, test):
     """Return held-out triplets drawn like those of training, with the same share of 9s."""
     size = 1000
     rare = round(size * config.nines / config.size)
-    return triplets.long_tailed(test.labels, size, base.stream("fresh"), rare=rare, exponent=config.exponent)
+    return base.fresh(test.labels, config, size, rare)
 
 
 def parts(model, test, each=20):

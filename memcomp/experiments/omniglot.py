@@ -258,7 +258,7 @@ def held_out(config, train, data_root=None):
         np.concatenate([labels, train.labels[train.glyphs]]),
         digits,
         glyphs,
-        np.stack([triplets.composed(one, two, position) for position in range(3)]),
+        triplets.composed_everywhere(one, two),
     )
 
 
@@ -339,7 +339,7 @@ def with_glyphs(test, number, size=3000, rng=None):
 
 def beside(model, target, part, images, pairs):
     """Return the errors of images beside pairs of others, at each position, (3, images, pairs)."""
-    rows = np.concatenate([triplets.composed(images, pairs, position) for position in range(3)])
+    rows = triplets.composed_everywhere(images, pairs).reshape(-1, 3)
     return errors(model, part, rows, target).reshape(3, len(images), len(pairs))
 
 

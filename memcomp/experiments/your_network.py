@@ -126,8 +126,8 @@ def run(model, config, data, data_root):
     mine = error[data.where[:, 0]]
     digits = test.digits[:: len(test.digits) // (DIGITS * len(base.PARTNERS))]
     pairs = np.array(list(combinations(range(10), 2)))
-    rows = [triplets.composed(digits, test.glyphs[pairs], position) for position in range(3)]
-    composed = np.square(errors(model, test, np.concatenate(rows), config.target))
+    rows = triplets.composed_everywhere(digits, test.glyphs[pairs]).reshape(-1, 3)
+    composed = np.square(errors(model, test, rows, config.target))
     seen, new = company(config, data, test)
     both = base.extended(data, test.images, test.labels)
     beside_seen = omniglot.beside(model, config.target, data, data.glyphs, seen)
