@@ -63,9 +63,14 @@ def numbers(metrics):
     }
 
 
+def quick_keys(module):
+    """Return the keys of the quick grid."""
+    return {records.key_of(module.run.experiment, module.run.version, config) for config in module.grid()}
+
+
 def own(module):
     """Return the records of the quick grid, without those that a reader's networks left beside them."""
-    keys = {records.key_of(module.run.experiment, module.run.version, config) for config in module.grid()}
+    keys = quick_keys(module)
     return [record for record in records.load(module.run.experiment, "quick") if record["key"] in keys]
 
 
@@ -107,13 +112,13 @@ def drifted(old, new, deviation):
 def test_quick_grid_is_stored_and_current(module):
     """Every point of the grid has a record of this version and was computed from committed code."""
     stored = {record["key"]: record for record in records.load(module.run.experiment, "quick")}
-    grid = {records.key_of(module.run.experiment, module.run.version, config) for config in module.grid()}
+    grid = quick_keys(module)
     assert grid <= set(stored), "recompute the grid"
     if module is not your_network:  # where readers keep what their own networks did
         assert grid == set(stored), "delete what is no longer part of the grid"
-    for record in own(module):
-        assert record["provenance"]["commit"], record["key"]
-        assert record["provenance"]["dirty"] is False, record["key"]
+    for key in grid:
+        assert stored[key]["provenance"]["commit"], key
+        assert stored[key]["provenance"]["dirty"] is False, key
 
 
 @pytest.mark.slow
