@@ -447,6 +447,28 @@ def test_a_make_that_was_ended_is_followed_by_one_that_completes(number, complet
     assert complete.versions() == ["1.0", "2.0"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_a_destructor_ends_it_without_a_traceback(number):
+    program = f"""
+import os
+from tools import environment
+
+class Missing:
+    def __bool__(self):
+        return False
+
+    def __del__(self):
+        os.kill(os.getpid(), {int(number)})
+
+environment.complete = Missing
+environment.install = lambda lock: print("went on")
+environment.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    told = "\nInterrupted; the same command goes on from here.\n" if number == signal.SIGINT else ""
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", told)
+
+
 @pytest.mark.slow
 def test_two_makes_at_once_install_once(complete):
     complete.lock_another()

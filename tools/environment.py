@@ -29,6 +29,7 @@ STATE, LOG, TEMPORARY = (ENVIRONMENT / name for name in ("installed", "install.l
 TESTED = ((3, 11), (3, 12), (3, 13))
 # GiB to download, on disk afterwards, and on disk while wheels are unpacked.
 SIZES = {"cuda": (3, 6.5, 12), "cpu": (0.6, 2, 4)}
+INTERRUPTED = "\nInterrupted; the same command goes on from here."
 WITH_CUDA = re.compile(r"(torch|torchvision|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==[^ ;\\]*")
 
 
@@ -45,6 +46,7 @@ def main():
     """Make or complete the environment; return the exit status."""
     for one in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, lambda number, frame: sys.exit(128 + number))
+    sys.unraisablehook = leave
     try:
         if not complete():
             with alone() as lock:
@@ -57,9 +59,19 @@ def main():
         say(f"Nothing was built: {error.filename or ENVIRONMENT}: {error.strerror}")
         return 1
     except KeyboardInterrupt:
-        say("\nInterrupted; the same command goes on from here.")
+        say(INTERRUPTED)
         return 130
     return 0
+
+
+def leave(lost):
+    """End at once where a signal came in a destructor, which prints the exception that it raises and goes on."""
+    if lost.exc_type is KeyboardInterrupt:
+        say(INTERRUPTED)
+        os._exit(130)
+    if lost.exc_type is SystemExit:
+        os._exit(lost.exc_value.code)
+    sys.__unraisablehook__(lost)
 
 
 def install(lock):
