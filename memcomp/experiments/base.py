@@ -19,10 +19,9 @@ from memcomp.lookup import choose
 ARCHITECTURES = ("sum", "linear", "two_layer", "cross_channel")  # the paper's
 PARTNERS = range(5)  # digits beside the rare images in a test triplet
 
-# What quick profiles share, so far not that of chapter 12. Chosen on seeds from 100 on, as the
-# cheapest that has the paper's constant rate, no more than twice its learning rate × steps an epoch (0.031;
-# the paper has 0.016), and enough of them that a network without weight decay fits the triplets with a rare
-# image.
+# What quick profiles share. Chosen on seeds from 100 on, as the cheapest that has the paper's constant rate,
+# no more than twice its learning rate × steps an epoch (0.031; the paper has 0.016), and enough of them that
+# a network without weight decay fits the triplets with a rare image.
 QUICK = {
     "dataset": "embedded",
     "size": 4000,
@@ -32,9 +31,6 @@ QUICK = {
     "width": 8,
     "last": 10,
 }
-# What it was before, at 24 times the paper's learning rate × steps an epoch; chapter 12 keeps it until
-# all of its records of the new one are computed.
-FORMER = {"dataset": "embedded", "batch_size": 64, "lr": 4e-3, "schedule": "cosine", "warmup": 50, "width": 8}
 # The paper's recipe to the letter, on a CPU.
 NARROW = {"width": 16, "along": True}
 
@@ -46,11 +42,9 @@ STREAMS = {
     "partners": (2,),
     "batches": (3,),
     "pairs of glyphs": (0, 2),
-    # These meet the training set of another seed. They decided what stored networks were trained on, or what
-    # their losses were measured on, and get a key of their own with the next version of those experiments.
-    "with parts": (1,),
     # From here on a stream has a key of its own, and meets no other one whatever the numbers.
     "with glyphs": None,
+    "with parts": None,
     "subset": None,
     "followed": None,
     "other drawings": None,

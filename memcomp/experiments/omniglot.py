@@ -55,19 +55,9 @@ class Config(base.Recipe):
         return self.drawings
 
 
-class Former(Config):
-    """A config with stand-in glyphs that are not screened, which the networks of chapter 12 saw."""
-
-    @property
-    def glyph_pool(self):
-        """str: the pool that the glyphs come from; stored networks saw the unscreened ones."""
-        return self.glyphs or ("glyphs" if self.dataset == "embedded" else super().glyph_pool)
-
-
 DIAL = (0.1, 2.0)  # weight decays between and beyond those of Table 1
 PACES = (0.5, 2, 4, 8)  # learning rates, in units of the recipe's, each with as many epochs fewer
 
-FORMER = base.FORMER | {"size": 6000, "epochs": 30}
 PROFILES = {"quick": base.QUICK, "narrow": base.NARROW, "paper": {}}
 
 
