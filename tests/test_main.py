@@ -148,7 +148,7 @@ def test_an_unknown_parameter_is_refused(capsys):
         ("08", "device", "gpu", "is 'gpu'; expected a device"),
         ("08", "data_root", "''", "is ''; expected the path"),
         ("08", "dataset", "mnsit", "unknown pool of digits 'mnsit'; choose one of embedded, mnist"),
-        ("08", "dataset", "glyphs", "unknown pool of digits 'glyphs'"),
+        ("08", "dataset", "letters", "unknown pool of digits 'letters'"),
         ("09", "glyphs", "mnist", "unknown pool of glyphs 'mnist'; choose one of kmnist, omniglot, letters"),
         ("08", "recompute", "1", "is 1; expected true or false"),
         ("08", "recompute", "yes", "is 'yes'; expected true or false"),

@@ -321,7 +321,14 @@ def small(monkeypatch):
     )
     few = digits[0][chosen], digits[1][chosen]
     monkeypatch.setattr(omniglot, "held_out_digits", lambda *_: few)
-    return {"dataset": "embedded", "glyphs": "glyphs", "size": 300, "epochs": 1, "batch_size": 32, "width": 1}
+    return {
+        "dataset": "embedded",
+        "glyphs": "letters",
+        "size": 300,
+        "epochs": 1,
+        "batch_size": 32,
+        "width": 1,
+    }
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -65,7 +65,7 @@ def main():
 
 
 def leave(lost):
-    """End at once where a signal came in a destructor, which prints the exception that it raises and goes on."""
+    """End at once where a signal came in a destructor, which would print its exception and go on."""
     if lost.exc_type is KeyboardInterrupt:
         say(INTERRUPTED)
         os._exit(130)

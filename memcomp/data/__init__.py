@@ -16,7 +16,6 @@ indices into it (:mod:`memcomp.triplets`). :func:`load` knows these names:
 ``letters``    a stand-in for Omniglot that needs no file: characters of six scripts from DejaVu Sans (the
                font that ships with Matplotlib), 20 drawings each with a line like Omniglot's; those that look
                like a digit are left out (:mod:`memcomp.data.screen`). ``train`` only.
-``glyphs``     all of these characters, in the font's own broad strokes. ``train`` only.
 =============  ==============================================================================================
 
 In place of a pool of glyphs the path of a folder of images is taken, see :mod:`memcomp.data.folders`.
@@ -78,7 +77,6 @@ POOLS = {
     "kmnist": Pool(digits.kmnist, "KMNIST", files=True, companion="letters", also_glyphs=True),
     "omniglot": Pool(glyphs.omniglot, "Omniglot, background set", files=True, checked=("train",)),
     "letters": Pool(standins.letters, "characters of DejaVu Sans, a line like Omniglot's", splits=("train",)),
-    "glyphs": Pool(standins.glyphs, "characters rendered from DejaVu Sans", splits=("train",)),
 }
 """All pools by name.
 

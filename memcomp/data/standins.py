@@ -42,17 +42,8 @@ READ = (
 @cached(maxsize=1)
 def letters(split):
     """Return the characters that look like no digit, in Omniglot's pen; there is one split."""
-    return _pool([one for one in font_characters() if one not in BY_EYE + READ], "omniglot")
-
-
-@cached(maxsize=1)
-def glyphs(split):
-    """Return all characters, in the broad pen; there is one split."""
-    return _pool(font_characters(), "broad")
-
-
-def _pool(characters, pen):
-    return drawn(characters, pen).reshape(-1, 28, 28), np.repeat(np.arange(len(characters)), DRAWINGS)
+    kept = [one for one in font_characters() if one not in BY_EYE + READ]
+    return drawn(kept).reshape(-1, 28, 28), np.repeat(np.arange(len(kept)), DRAWINGS)
 
 
 @cached(maxsize=1)
