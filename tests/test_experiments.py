@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from memcomp import evaluation, images, models, records, sweep, training, triplets
+from memcomp.data import screen
 from memcomp.experiments import base, gaussian, mnist_sum, omniglot
 
 
@@ -386,6 +387,29 @@ def test_training_mode_uses_the_statistics_of_each_batch():
         expected = torch.cat([model(batch) for batch in batches])
     assert found == pytest.approx(expected.numpy(), rel=1e-5)
     assert not np.allclose(found, evaluation.predict(model, pool, rows), atol=1e-3)
+
+
+@pytest.mark.parametrize("drawings", [1, 10])
+def test_omniglot_glyphs_are_of_the_characters_that_it_names(drawings):
+    data = omniglot.training_set(omniglot.Config("sum", 0.0, 3, drawings=drawings, **SMALL))
+    pool, classes = images.load("letters")
+    place = {image.tobytes(): label for image, label in zip(pool, classes)}
+    found = [place[image.tobytes()] for image in data.images[data.glyphs]]
+    assert found == np.repeat(data.characters, drawings).tolist()
+    assert len(set(found)) == 10
+
+
+@pytest.mark.skipif("MEMCOMP_DATA" not in os.environ, reason="MEMCOMP_DATA is not set: no real data sets")
+def test_omniglot_look_alikes_are_marked_label_by_label():
+    config = omniglot.Config("sum", 0.0, 0, size=300)
+    data = omniglot.training_set(config)
+    pool, classes = images.load("omniglot")
+    every = [pool[classes == one] for one in np.unique(classes)]
+    marked = np.unique(classes)[screen.resemblance(every).alike]
+    found = omniglot.look_alikes(config, data)
+    assert found.tolist() == np.isin(data.characters, marked).tolist()
+    assert 0 < found.sum() < 10
+    assert "alike" not in omniglot.run(omniglot.Config("sum", 0.0, 0, **SMALL))
 
 
 @pytest.mark.skipif("MEMCOMP_DATA" not in os.environ, reason="MEMCOMP_DATA is not set: no real data sets")

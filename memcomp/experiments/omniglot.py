@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 from memcomp import evaluation, images, triplets, values
+from memcomp.data import screen
 from memcomp.data.store import cached
 from memcomp.experiments import base
 from memcomp.experiments.base import ARCHITECTURES, PARTNERS, errors
@@ -145,10 +146,13 @@ class TrainingSet(base.TrainingSet):
         Indices of the glyphs in the pool.
     where : ndarray, int64, shape (10 · drawings, 2)
         Row and position of each glyph.
+    characters : ndarray, int64, shape (10,)
+        Class of the glyphs of each label in their pool.
     """
 
     glyphs: np.ndarray
     where: np.ndarray
+    characters: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,11 +194,9 @@ def training_set(config, data_root=None):
     drawn, classes = images.load(config.glyph_pool, "train", data_root)
     values.check_whole(1, drawings=config.drawings)
     images.check_drawings(config.glyph_pool, config.needed, data_root)
+    characters = rng.choice(np.unique(classes), 10, replace=False)
     chosen = np.concatenate(
-        [
-            rng.choice(np.flatnonzero(classes == character), config.drawings, replace=False)
-            for character in rng.choice(np.unique(classes), 10, replace=False)
-        ]
+        [rng.choice(np.flatnonzero(classes == one), config.drawings, replace=False) for one in characters]
     )
     glyphs = len(pool) + np.arange(len(chosen))
     counts = triplets.zipf_counts(3 * config.size, exponent=config.exponent)
@@ -209,6 +211,7 @@ def training_set(config, data_root=None):
         triplets.targets(labels, rows, config.target),
         glyphs,
         where[np.argsort(rows[tuple(where.T)])],
+        characters,
     )
 
 
@@ -283,6 +286,9 @@ def run(model, config, data, data_root):
         (glyphs), the mean of the squares. For one drawing a glyph also ``pair_loss`` (45), that of each pair,
         in the order of ``itertools.combinations``.
 
+        ``alike`` (10), for Omniglot, of which nothing is left out: whether the glyph of each label looks like
+        a digit, by the rule of :func:`memcomp.data.screen.resemblance`.
+
         With batch normalization in training mode: ``batch_glyph_loss``; ``batch_test_loss``, with one test
         triplet among 15 of training; ``batch_test_alone_loss``, in batches of nothing but test triplets.
 
@@ -296,11 +302,13 @@ def run(model, config, data, data_root):
 
     squared = np.square([errors(model, test, rows, config.target) for rows in test.rows])
     by_position = squared.mean(1)
-    pairs = {} if config.drawings > 1 else {"pair_loss": squared.reshape(-1, 45).mean(0).round(5)}
+    more = {} if config.drawings > 1 else {"pair_loss": squared.reshape(-1, 45).mean(0).round(5)}
+    if config.glyph_pool == "omniglot":
+        more["alike"] = look_alikes(config, data, data_root)
     return {
         "test_loss": np.mean(by_position),
         "by_position": by_position,
-        **pairs,
+        **more,
         **train_losses(model, config, data),
         "fresh_loss": loss(base.fresh(test.labels[: test.glyphs[0]], config)),
         "by_number": [loss(with_glyphs(test, number)) for number in range(4)],
@@ -311,6 +319,12 @@ def run(model, config, data, data_root):
 
 
 train = run.train
+
+
+def look_alikes(config, data, data_root=None):
+    """Return whether the glyph of each label looks like a digit, (10,)."""
+    drawn, classes = images.load(config.glyph_pool, "train", data_root)
+    return screen.resemblance([drawn[classes == one] for one in data.characters]).alike.to_numpy()
 
 
 def with_glyphs(test, number, size=3000, rng=None):
