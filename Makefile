@@ -12,6 +12,8 @@ export PYTHON TORCH_INDEX
 unexport PYTHONPATH PYTHONHOME
 # Pages and tests must not depend on a display.
 export MPLBACKEND := Agg
+# pytest on all processors, a file of tests on one of them, with as many threads as that leaves: one.
+SPREAD := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
 
 .PHONY: help environment book test quick unit nbval check-book lint format notebooks benchmarks clean distclean
 
@@ -27,7 +29,7 @@ book: environment ## execute the notebooks and render the book to _build/html
 test: lint unit nbval check-book ## everything: lint, unit tests, notebook regression, the rendered book
 
 quick: lint ## the tests for daily work: no slow ones, no notebooks, no book
-	@$(BIN)/python -m pytest -q -m "not slow and not book and not browser" tests
+	@$(SPREAD) -m "not slow and not book and not browser" tests
 
 lint: environment ## ruff, on the package, the tests and the notebooks
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet . && echo "ruff: clean"
@@ -36,8 +38,8 @@ format: environment ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 unit: environment ## unit tests and doctests
-	@$(BIN)/python -m pytest -q -m "not book and not browser" --durations=10 tests
-	@$(BIN)/python -m pytest -q --doctest-modules memcomp
+	@$(SPREAD) -m "not book and not browser" --durations=10 tests
+	@$(SPREAD) --doctest-modules memcomp
 
 nbval: environment ## run every notebook and compare each output with the stored one
 	@env -u MPLBACKEND $(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg notebooks
