@@ -229,6 +229,8 @@ def connect(workers=None, scheduler=None, slurm=None, *, per_gpu=1, folder=None)
             address = stack.enter_context(_slurm(slurm, Path(folder)))
             look = f"`squeue --me` says what the Slurm jobs wait for; what they printed is in {folder}/slurm"
         else:
+            # A sweep that was stopped, by Ctrl-Z for instance, goes on with the workers that it has.
+            stack.enter_context(dask.config.set({"distributed.scheduler.worker-ttl": None}))
             count = default_workers(workers, per_gpu)
             with told(
                 f"the {count} worker processes of this machine are starting; it may be busy with others"

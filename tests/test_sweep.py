@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import nbformat
 import psutil
 import pytest
+from dask.distributed import Client
 
 from memcomp import chapters, cluster, experiments, records, sweep
 from memcomp.__main__ import main
@@ -305,6 +306,12 @@ def test_a_sweep_under_nohup_outlives_its_terminal(project):
         _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert len(project.records()) == 3
+
+
+def test_workers_of_this_machine_are_not_given_up_for_their_silence(scheduler):
+    """After Ctrl-Z, or in a laptop that was closed, none was heard of for longer than Dask waits."""
+    with Client(scheduler) as client:
+        assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.worker_ttl) is None
 
 
 def slurm(folder, jobs):
