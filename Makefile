@@ -42,7 +42,7 @@ unit: environment ## unit tests and doctests
 	@$(SPREAD) --doctest-modules memcomp
 
 nbval: environment ## run every notebook and compare each output with the stored one
-	@env -u MPLBACKEND $(BIN)/python -m pytest -q --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg notebooks
+	@env -u MPLBACKEND $(SPREAD) --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg notebooks
 
 check-book: book ## look at the built pages: links, alt texts, no outside request, phone width
 	@$(BIN)/python -m pytest -q -m "book or browser" tests
