@@ -141,6 +141,18 @@ OFF_PAGE = """
 """
 
 
+BROKEN = r"""
+() => [...document.querySelectorAll('article .memcomp-table :is(th, td)')]
+  .filter(one => /^[-−]?[\d.,]+%?$/.test(one.textContent.trim()))
+  .filter(one => {
+    const text = document.createRange();
+    text.selectNodeContents(one);
+    return new Set([...text.getClientRects()].map(line => line.top)).size > 1;
+  })
+  .map(one => one.textContent.trim())
+"""
+
+
 TOO_WIDE = """
 () => [...document.querySelectorAll('article :is(pre, div.memcomp-table)')]
   .filter(one => one.clientWidth > 0 && one.scrollWidth > one.clientWidth + 1)
@@ -179,6 +191,7 @@ def test_nothing_is_wider_than_a_telephone(visit, pages, viewport):
             found.append(f"{name}: {width} px")
         found += [f"{name}: runs off the page: {text}" for text in page.evaluate(OFF_PAGE)]
         found += [f"{name}: cut off: {text}" for text in page.evaluate(CUT_OFF)]
+        found += [f"{name}: a number is broken: {text}" for text in page.evaluate(BROKEN)]
     assert not found + visit.trouble, "\n".join(found + visit.trouble)
 
 
