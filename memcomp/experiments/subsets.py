@@ -200,11 +200,10 @@ def other_drawings(config, data, data_root=None):
     """
     drawn, classes = images.load(config.glyph_pool, "train", data_root)
     chosen = data.images[data.glyphs]
-    used = np.array([(drawn == image).all((1, 2)) for image in chosen])
+    used = np.any([(drawn == image).all((1, 2)) for image in chosen], axis=0)
     rng = base.stream("other drawings", config.data)
     found = []
-    for label in range(10):
-        mine = used[data.labels[data.glyphs] == label].any(0)
-        free = np.flatnonzero((classes == classes[mine.argmax()]) & ~used.any(0))
+    for character in data.characters:
+        free = np.flatnonzero((classes == character) & ~used)
         found.append(rng.choice(free, OTHERS, replace=False))
     return drawn[np.concatenate(found)]
