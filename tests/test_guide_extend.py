@@ -86,15 +86,15 @@ def carried_out(tmp_path_factory):
 @pytest.mark.slow
 def test_the_guide_leads_to_records_and_a_complete_chapter(carried_out):
     checkout, printed, _ = carried_out
-    assert "15 points, 0 stored, 15 missing; about" in printed["memcomp sweep 14 --dry-run"]
-    assert "15 points, 0 were stored, 15 computed, 0 failed" in printed["memcomp sweep 14"]
+    assert "15 points, 0 stored, 15 missing; about" in printed["memcomp sweep 15 --dry-run"]
+    assert "15 points, 0 were stored, 15 computed, 0 failed" in printed["memcomp sweep 15"]
     assert len(list((checkout / "results/quick/label_noise").glob("*.json"))) == 15
-    assert "nothing wrong" in printed["python -m tools.notebooks --check notebooks/14_label_noise.ipynb"]
+    assert "nothing wrong" in printed["python -m tools.notebooks --check notebooks/15_label_noise.ipynb"]
     assert (
         len(list((checkout / "notebooks").glob("*.ipynb")))
         == len(list((ROOT / "notebooks").glob("*.ipynb"))) + 1
     )
-    outputs = read(checkout / "notebooks/14_label_noise.ipynb").cells[-1].outputs
+    outputs = read(checkout / "notebooks/15_label_noise.ipynb").cells[-1].outputs
     (claim,) = outputs[0].metadata["memcomp_claims"]
     assert claim["verdict"] == "holds"
     files = [
@@ -102,7 +102,7 @@ def test_the_guide_leads_to_records_and_a_complete_chapter(carried_out):
         for part in yaml.safe_load((checkout / "_toc.yml").read_text())["parts"]
         for page in part["chapters"]
     ]
-    assert files[files.index("notebooks/13_your_network") + 1] == "notebooks/14_label_noise"
+    assert files[files.index("notebooks/14_ladder") + 1] == "notebooks/15_label_noise"
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_the_chapter_is_rendered_with_its_claim(carried_out):
     kept = {
         name: (checkout / name).read_text() for name in ("_toc.yml", "book/index.md", "book/scorecard.md")
     }
-    pages = ("notebooks/14_label_noise", "book/bibliography")
+    pages = ("notebooks/15_label_noise", "book/bibliography")
     contents = {"format": "jb-book", "root": "book/index", "chapters": [{"file": page} for page in pages]}
     (checkout / "_toc.yml").write_text(yaml.safe_dump(contents))
     (checkout / "book/index.md").write_text("# Front page\n\n{ref}`fig-label-noise`\n")
@@ -121,16 +121,16 @@ def test_the_chapter_is_rendered_with_its_claim(carried_out):
     finally:
         for name, text in kept.items():
             (checkout / name).write_text(text)
-    page = (checkout / "_build/html/notebooks/14_label_noise.html").read_text()
-    assert 'id="claim-14_label_noise-wrong-labels-cost"' in page
-    assert "Figure 14.1" in page
+    page = (checkout / "_build/html/notebooks/15_label_noise.html").read_text()
+    assert 'id="claim-15_label_noise-wrong-labels-cost"' in page
+    assert "Figure 15.1" in page
 
 
 @pytest.mark.slow
 def test_the_tests_of_the_repository_accept_what_the_guide_made(carried_out):
     _, _, run = carried_out
     chosen = (
-        "14_label_noise or label_noise or table_of_costs or cheap or contents or every_notebook or profile"
+        "15_label_noise or label_noise or table_of_costs or cheap or contents or every_notebook or profile"
     )
     files = "tests/test_guides.py tests/test_notebooks.py tests/test_sweep.py tests/test_reproduce.py"
     run(f"python -m pytest -q -x -p no:cacheprovider {files} -k '{chosen}'")

@@ -9,6 +9,7 @@ than networks with other seeds do.
 import dataclasses
 import datetime
 import importlib
+import itertools
 import os
 import random
 from numbers import Real
@@ -28,11 +29,11 @@ SEED = int(os.environ.get("MEMCOMP_REPRODUCE_SEED", TODAY))
 LIMIT = 4  # standard deviations of the difference of two seeds; chance exceeds it once in 16,000 comparisons
 LEAST = 1e-6  # loss
 FLOOR = 1e-9  # deviation of numbers that no seed changes, such as that of weights: rounding
-MODULES = [
-    importlib.import_module(f"memcomp.experiments.{name}")
-    for names in experiments.CHAPTERS.values()
-    for name in names
-]
+GRIDS = {}  # the modules by their experiment: two chapters may show points of the same one
+for found in itertools.chain(*experiments.CHAPTERS.values()):
+    found = importlib.import_module(f"memcomp.experiments.{found}")
+    GRIDS.setdefault(found.run.experiment, []).append(found)
+MODULES = [modules[0] for modules in GRIDS.values()]
 
 
 def module_id(module):
@@ -68,8 +69,9 @@ def numbers(metrics):
 
 
 def quick_keys(module):
-    """Return the keys of the quick grid."""
-    return {records.key_of(module.run.experiment, module.run.version, config) for config in module.grid()}
+    """Return the keys of the quick grids of a module's experiment."""
+    name, version = module.run.experiment, module.run.version
+    return {records.key_of(name, version, config) for one in GRIDS[name] for config in one.grid()}
 
 
 def own(module):

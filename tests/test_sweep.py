@@ -582,11 +582,13 @@ def test_a_slurm_file_without_jobs_is_refused_with_an_example(project):
 
 @pytest.mark.parametrize("chapter", sorted(experiments.CHAPTERS))
 def test_quick_records_of_every_chapter_are_complete_and_no_other_lies_there(chapter):
+    every = [grid for one in experiments.CHAPTERS for grid in sweep.grids(one)]
     for grid in sweep.grids(chapter):
         assert not grid.missing()
         if chapter != "13_your_network":  # where readers keep what their own networks did
             stored = {path.stem for path in grid.folder().glob("*.json")}
-            assert stored == set(grid.configs)
+            # Two chapters may show points of one experiment.
+            assert stored == {key for one in every if one.folder() == grid.folder() for key in one.configs}
 
 
 def test_every_chapter_of_experiments_has_a_notebook_and_a_paper_profile():

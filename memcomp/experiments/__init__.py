@@ -16,5 +16,6 @@ CHAPTERS = {
     "11_when_memorization_hurts": ("harm",),
     "12_where_composition_breaks": ("limits",),
     "13_your_network": ("your_network",),
+    "14_ladder": ("ladder",),
 }
 """The experiments that each chapter collects, by the name of its notebook."""

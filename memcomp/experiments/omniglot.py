@@ -278,7 +278,8 @@ def run(model, config, data, data_root):
         Mean squared errors in evaluation mode: ``test_loss``, averaged over three positions, and
         ``by_position`` (3); ``train_loss``; ``glyph_loss``: on the training triplets that hold a glyph;
         ``fresh_loss``: on held-out digits drawn like the training digits; ``by_number`` (4): on triplets of
-        0, 1, 2 and 3 glyphs of different label and otherwise held-out digits from 0 to 4.
+        0, 1, 2 and 3 glyphs of different label and otherwise held-out digits from 0 to 4, and
+        ``error_by_number`` (4), the mean errors there (not in records from before it was measured).
 
         For each glyph: ``position`` in its training triplet; ``residual``, the error on that triplet, and
         ``residual_loss``, its square; ``partners``, the mean error when a held-out digit stands in its place;
@@ -305,13 +306,15 @@ def run(model, config, data, data_root):
     more = {} if config.drawings > 1 else {"pair_loss": squared.reshape(-1, 45).mean(0).round(5)}
     if config.glyph_pool == "omniglot":
         more["alike"] = look_alikes(config, data, data_root)
+    by_number = [errors(model, test, with_glyphs(test, number), config.target) for number in range(4)]
     return {
         "test_loss": np.mean(by_position),
         "by_position": by_position,
         **more,
         **train_losses(model, config, data),
         "fresh_loss": loss(base.fresh(test.labels[: test.glyphs[0]], config)),
-        "by_number": [loss(with_glyphs(test, number)) for number in range(4)],
+        "by_number": [np.square(one).mean() for one in by_number],
+        "error_by_number": [one.mean() for one in by_number],
         **credit(model, config, data, test),
         **in_training_mode(model, config, data, test),
         **norms(model),

@@ -4,7 +4,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 TITLE = """
-# 14. Wrong labels
+# 15. Wrong labels
 
 Most features of the long tail are seen once. What if the label beside them is wrong?
 """
@@ -20,7 +20,7 @@ from memcomp.experiments import label_noise
 from memcomp.tables import Table
 from memcomp.values import check_parameters
 
-check_parameters(globals(), "14_label_noise")
+check_parameters(globals(), "15_label_noise")
 figures.use()
 """
 RECORDS = """
@@ -48,7 +48,7 @@ LOOK = {
     "image": {"alt": "Lines that rise from near zero, steeply at first, with the share of wrong labels."},
 }
 CLAIMS = """
-chapter = claims.Chapter("14_label_noise", profile, n=len(loss.columns))
+chapter = claims.Chapter("15_label_noise", profile, n=len(loss.columns))
 chapter.state(\"\"\"
 wrong-labels-cost | this book | not stated
     a share of 0.3 of wrong labels costs more than one of 0.01: the larger excess loss over the smaller
@@ -76,4 +76,4 @@ cells = [
 ]
 kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
 notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
-nbformat.write(notebook, "notebooks/14_label_noise.ipynb")
+nbformat.write(notebook, "notebooks/15_label_noise.ipynb")

@@ -1,0 +1,160 @@
+"""From the quick recipe to the paper's in single steps: what moves each number of Table 1 (section 5.3)."""
+
+import dataclasses
+from itertools import combinations
+
+import numpy as np
+
+from memcomp import stats
+from memcomp.experiments import base, omniglot
+
+run = omniglot.run
+work = omniglot.work
+
+ARCHITECTURES = ("sum", "two_layer")
+DECAYS = (0.0, 0.5)
+STEPS = {
+    "data": ("dataset", "glyphs"),
+    "triplets": ("size",),
+    "recipe": ("batch_size", "lr", "schedule"),
+    "epochs": ("epochs",),
+    "width": ("width",),
+}
+"""What changes from one rung to the next: the fields of a config by the name of the step."""
+
+WIDTHS = (16, 32)  # beside the quick one, at the second rung, where a wide network takes minutes
+# The quick recipe, measured as the larger ones: after the last epoch, with losses along the last ten.
+PROFILES = {
+    "quick": base.QUICK | {"last": 1, "along": True},
+    "narrow": base.NARROW,
+    "paper": {},
+}
+
+
+def rungs(last):
+    """Return the configs on the way from the quick recipe to another.
+
+    Parameters
+    ----------
+    last : omniglot.Config
+        Where the way ends. Each rung takes over from it the fields of one of ``STEPS``.
+
+    Returns
+    -------
+    dict of str to omniglot.Config
+        By the name of the step, the first one ``"quick"``.
+
+    Examples
+    --------
+    >>> way = rungs(omniglot.Config("sum", 0.5, 0))
+    >>> [(name, one.dataset, one.size, one.lr, one.epochs, one.width) for name, one in way.items()][1:5]
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [('data', 'mnist', 4000, 0.0005, 40, 8), ('triplets', 'mnist', 40000, 0.0005, 40, 8),
+     ('recipe', 'mnist', 40000, 0.0001, 40, 8), ('epochs', 'mnist', 40000, 0.0001, 300, 8)]
+    >>> way["width"] == omniglot.Config("sum", 0.5, 0)
+    True
+    """
+    found = {"quick": dataclasses.replace(last, **PROFILES["quick"], glyphs=None)}
+    for name, fields in STEPS.items():
+        before = found[next(reversed(found))]
+        taken = {field: getattr(last, field) for field in (*fields, "along")}
+        found[name] = dataclasses.replace(before, **taken)
+    return found
+
+
+def widths(last):
+    """Return the configs of the second rung at its own and other widths, a dict of int to omniglot.Config."""
+    second = rungs(last)["data"]
+    return {width: dataclasses.replace(second, width=width) for width in (second.width, *WIDTHS)}
+
+
+@base.grid(omniglot.Config, PROFILES)
+def grid(first, profile, seeds):
+    """Return the configs of the ladder, Sum and 2-layer with weight decay 0 and 0.5, see :func:`.base.grid`.
+
+    ``quick`` has the lowest rung, the recipe of chapter 9's Table 1. ``narrow`` has the rungs above it, up to
+    the paper's recipe at width 16, and the second rung at other widths; ``paper`` the same up to width 64.
+    All have 3 seeds; the first seed comes first, and of one seed the cheapest rungs.
+
+    Returns
+    -------
+    list of omniglot.Config
+    """
+    way = rungs(first)
+    lowest = way.pop("quick")
+    rising = [lowest]
+    if profile != "quick":
+        rising = sorted(dict.fromkeys([*way.values(), *widths(first).values()]), key=work)
+    return [
+        config
+        for seed in seeds(3)
+        for one in rising
+        for config in base.vary(one, seed=(seed,), architecture=ARCHITECTURES, weight_decay=DECAYS)
+    ]
+
+
+def additive(metrics):
+    r"""Predict the composed loss from tests with no glyph and with one.
+
+    If a network's error on a triplet is a sum of one error for each image, and :math:`f(n)` is its mean
+    square over triplets of :math:`n` different glyphs and :math:`3 - n` independent digits, then
+
+    .. math:: f(2) = 2 f(1) - f(0) + 2 \, \overline{\delta_i \delta_j},
+
+    where :math:`\delta_i` is what glyph :math:`i` adds to the mean error when it takes a digit's place, and
+    the mean is over pairs of different glyphs. The first two terms are what errors without a common direction
+    add up to. For a network whose errors do not add up, the two sides differ.
+
+    Parameters
+    ----------
+    metrics : dict
+        Of :func:`memcomp.experiments.omniglot.run`, one drawing a glyph, after a single epoch. Where
+        ``error_by_number`` is missing, what a glyph adds in the mean is that on its training triplet, less
+        precisely.
+
+    Returns
+    -------
+    float
+    """
+    own = np.mean(metrics["own"], axis=0)
+    if "error_by_number" in metrics:
+        added = metrics["error_by_number"][1] - metrics["error_by_number"][0]
+    else:
+        added = np.mean(np.subtract(metrics["residual"], metrics["partners"]))
+    delta = own - own.mean() + added
+    together = (delta.sum() ** 2 - (delta**2).sum()) / (len(delta) * (len(delta) - 1))
+    return float(2 * metrics["by_number"][1] - metrics["by_number"][0] + 2 * together)
+
+
+def over_draws(pair_losses):
+    """Return how much one draw of glyphs moves the composed loss.
+
+    Parameters
+    ----------
+    pair_losses : array_like, shape (networks, 45)
+        Loss on each pair of the ten glyphs of a network: ``pair_loss`` of
+        :func:`memcomp.experiments.omniglot.run`.
+
+    Returns
+    -------
+    float
+        Standard deviation of the logarithm of the composed loss over draws of ten glyphs, by leaving out each
+        glyph in turn; of several networks the root of the mean variance.
+
+    Raises
+    ------
+    ValueError
+        If there are not 45 pairs.
+    """
+    pair_losses = np.asarray(pair_losses, dtype=float)
+    pairs = np.array([*combinations(range(10), 2)])
+    if pair_losses.ndim != 2 or pair_losses.shape[1] != len(pairs):
+        raise ValueError(f"expected the losses of 45 pairs for each network; got shape {pair_losses.shape}")
+
+    def logarithm(glyphs, losses):
+        return np.log(losses[np.isin(pairs, glyphs).all(axis=1)].mean())
+
+    errors = [
+        stats.jackknife(lambda kept, one=one: logarithm(kept, one), range(10))[1] for one in pair_losses
+    ]
+    return float(np.sqrt(np.mean(np.square(errors))))
