@@ -12,6 +12,7 @@ run = omniglot.run
 work = omniglot.work
 
 ARCHITECTURES = ("sum", "two_layer")
+CONTROL = "cross_channel"  # whose errors need not add up, on the two lowest rungs
 DECAYS = (0.0, 0.5)
 STEPS = {
     "data": ("dataset", "glyphs"),
@@ -70,26 +71,32 @@ def widths(last):
 
 @base.grid(omniglot.Config, PROFILES)
 def grid(first, profile, seeds):
-    """Return the configs of the ladder, Sum and 2-layer with weight decay 0 and 0.5, see :func:`.base.grid`.
+    """Return the configs of the ladder, with weight decay 0 and 0.5 each, see :func:`.base.grid`.
 
     ``quick`` has the lowest rung, the recipe of chapter 9's Table 1. ``narrow`` has the rungs above it, up to
     the paper's recipe at width 16, and the second rung at other widths; ``paper`` the same up to width 64.
-    All have 3 seeds; the first seed comes first, and of one seed the cheapest rungs.
+    All have Sum and 2-layer, Cross-channel on the two lowest rungs, and 3 seeds; the first seed comes first,
+    and of one seed the cheapest rungs.
 
     Returns
     -------
     list of omniglot.Config
     """
-    way = rungs(first)
-    lowest = way.pop("quick")
-    rising = [lowest]
+    rising = [first]
     if profile != "quick":
+        way = rungs(first)
+        del way["quick"]
         rising = sorted(dict.fromkeys([*way.values(), *widths(first).values()]), key=work)
     return [
         config
         for seed in seeds(3)
-        for one in rising
-        for config in base.vary(one, seed=(seed,), architecture=ARCHITECTURES, weight_decay=DECAYS)
+        for number, one in enumerate(rising)
+        for config in base.vary(
+            one,
+            seed=(seed,),
+            architecture=(*ARCHITECTURES, CONTROL) if number == 0 else ARCHITECTURES,
+            weight_decay=DECAYS,
+        )
     ]
 
 

@@ -56,6 +56,18 @@ class Config(base.Recipe):
         return self.drawings
 
 
+TABLE_1 = {
+    ("sum", 0.0): (0.1760, 0.0004),
+    ("sum", 0.5): (2.8744, 0.0245),
+    ("linear", 0.0): (0.1662, 0.0004),
+    ("linear", 0.5): (1.5539, 0.0505),
+    ("two_layer", 0.0): (0.1351, 0.0010),
+    ("two_layer", 0.5): (0.6447, 0.0264),
+    ("cross_channel", 0.0): (22.9671, 0.0023),
+    ("cross_channel", 0.5): (23.6506, 0.0375),
+}
+"""The paper's Table 1: test and training loss by architecture and weight decay."""
+
 DIAL = (0.1, 2.0)  # weight decays between and beyond those of Table 1
 PACES = (0.5, 2, 4, 8)  # learning rates, in units of the recipe's, each with as many epochs fewer
 
