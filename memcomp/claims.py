@@ -11,8 +11,9 @@ import textwrap
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
+import pandas as pd
 
-from memcomp import records
+from memcomp import records, stats
 from memcomp.tables import typeset
 
 VERDICTS = {
@@ -394,6 +395,43 @@ class Chapter:
             f"± is one standard deviation over n runs{exception}.</caption>\n"
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
         )
+
+
+def largest(networks, by, lines):
+    """Return the largest scale at which some lines of a table have enough draws to be judged.
+
+    Parameters
+    ----------
+    networks : pandas.DataFrame
+        A row for each network, with the columns ``seed``, ``scale``, a categorical from small to large, and
+        those of ``by``.
+    by : list of str
+        Columns that tell the lines apart.
+    lines : list of tuple
+        Values of these columns, one tuple for each line.
+
+    Returns
+    -------
+    scale : str
+        The smallest if no scale has :data:`memcomp.stats.FEWEST` seeds that all lines share.
+    networks : pandas.DataFrame
+        Those of the lines at this scale, of the seeds that all lines share, in the order of the lines.
+
+    Raises
+    ------
+    ValueError
+        If the smallest scale has no network on one of the lines.
+    """
+    scales = networks.scale.cat.categories
+    for scale in reversed(scales):
+        there = dict(list(networks[networks.scale == scale].groupby(by, observed=True)))
+        if missing := [line for line in lines if line not in there]:
+            continue
+        shared = set.intersection(*(set(there[line].seed) for line in lines))
+        if len(shared) >= stats.FEWEST or scale == scales[0]:
+            parts = [there[line][there[line].seed.isin(shared)].sort_values("seed") for line in lines]
+            return scale, pd.concat(parts)
+    raise ValueError(f"no network at the scale {scales[0]!r} for {', '.join(map(str, missing))}")
 
 
 def report(chapter, claims, profile="quick"):

@@ -7,6 +7,7 @@ import re
 import nbclient
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 from memcomp import claims
@@ -264,3 +265,40 @@ def test_a_malformed_statement_is_refused(text, message):
     chapter.state("a | b | c\n    d")
     with pytest.raises(ValueError, match=re.escape(message)):
         chapter.state(text)
+
+
+def networks(*rows):
+    """Return networks from (scale, architecture, decay, seed)."""
+    frame = pd.DataFrame(rows, columns=["scale", "architecture", "decay", "seed"])
+    frame["scale"] = pd.Categorical(frame.scale, ["quick", "narrow", "paper"])
+    return frame.assign(loss=range(len(frame)))
+
+
+def test_claims_are_judged_at_the_largest_scale_that_has_three_draws_of_every_line():
+    by, lines = ["architecture", "decay"], [("sum", 0.0), ("sum", 0.5)]
+    rows = [
+        ("quick", name, decay, seed)
+        for name in ("sum", "linear")
+        for decay in (0.0, 0.5)
+        for seed in range(5)
+    ]
+    scale, found = claims.largest(networks(*rows), by, lines)
+    assert (scale, len(found)) == ("quick", 10)
+    assert found.decay.tolist() == [0.0] * 5 + [0.5] * 5
+    two = [("narrow", "sum", decay, seed) for decay in (0.0, 0.5) for seed in range(2)]
+    assert claims.largest(networks(*rows, *two), by, lines)[0] == "quick"
+    apart = [("narrow", "sum", 0.0, 2), ("narrow", "sum", 0.5, 3)]  # three each, and only two pairs
+    assert claims.largest(networks(*rows, *two, *apart), by, lines)[0] == "quick"
+    scale, found = claims.largest(networks(*rows, *two, *apart, ("narrow", "sum", 0.5, 2)), by, lines)
+    assert (scale, sorted(found.seed)) == ("narrow", [0, 0, 1, 1, 2, 2])
+    assert (
+        claims.largest(networks(*rows, *two, *apart, ("narrow", "sum", 0.5, 2)), by, [("linear", 0.0)])[0]
+        == "quick"
+    )
+
+
+def test_the_smallest_scale_is_taken_with_few_draws_and_not_with_none():
+    by, rows = ["architecture", "decay"], [("quick", "sum", 0.0, 0)]
+    assert claims.largest(networks(*rows), by, [("sum", 0.0)])[0] == "quick"
+    with pytest.raises(ValueError, match=r"no network at the scale 'quick' for \('linear', 0.5\)"):
+        claims.largest(networks(*rows), by, [("sum", 0.0), ("linear", 0.5)])

@@ -100,7 +100,7 @@ def grid(first, profile, seeds):
     ]
 
 
-def additive(metrics):
+def additive(metrics, added=None):
     r"""Predict the composed loss from tests with no glyph and with one.
 
     If a network's error on a triplet is a sum of one error for each image, and :math:`f(n)` is its mean
@@ -110,24 +110,29 @@ def additive(metrics):
 
     where :math:`\delta_i` is what glyph :math:`i` adds to the mean error when it takes a digit's place, and
     the mean is over pairs of different glyphs. The first two terms are what errors without a common direction
-    add up to. For a network whose errors do not add up, the two sides differ.
+    add up to. For a network whose errors do not add up, the two sides may differ.
 
     Parameters
     ----------
     metrics : dict
-        Of :func:`memcomp.experiments.omniglot.run`, one drawing a glyph, after a single epoch. Where
-        ``error_by_number`` is missing, what a glyph adds in the mean is that on its training triplet, less
-        precisely.
+        Of :func:`memcomp.experiments.omniglot.run`, one drawing a glyph, after a single epoch.
+    added : float, optional
+        Mean of :math:`\delta_i`, where ``error_by_number`` is not among the metrics.
 
     Returns
     -------
     float
+
+    Raises
+    ------
+    ValueError
+        Without ``error_by_number``, if ``added`` is not given either.
     """
-    own = np.mean(metrics["own"], axis=0)
-    if "error_by_number" in metrics:
+    if added is None:
+        if "error_by_number" not in metrics:
+            raise ValueError("these metrics have no error_by_number: compute the point again, or give added")
         added = metrics["error_by_number"][1] - metrics["error_by_number"][0]
-    else:
-        added = np.mean(np.subtract(metrics["residual"], metrics["partners"]))
+    own = np.mean(metrics["own"], axis=0)
     delta = own - own.mean() + added
     together = (delta.sum() ** 2 - (delta**2).sum()) / (len(delta) * (len(delta) - 1))
     return float(2 * metrics["by_number"][1] - metrics["by_number"][0] + 2 * together)
