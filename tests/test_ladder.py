@@ -63,21 +63,31 @@ def test_the_widths_differ_from_the_second_rung_in_nothing_else():
 
 
 def metrics_of(error, rng, shared, size=200_000):
-    """Return the metrics of a network whose error is a function of three images' values."""
+    """Return the metrics of a network whose error is a function of three images' values and positions."""
     glyphs, digits = rng.standard_normal(10) + shared, 0.3 * rng.standard_normal(500) + 0.1
     found = []
     for number in range(4):
         chosen = rng.permuted(np.tile(np.arange(10), (size, 1)), axis=1)[:, :number]
         values = np.concatenate([glyphs[chosen], rng.choice(digits, (size, 3 - number))], axis=1)
-        found.append(error(values))
-    beside = np.concatenate(
-        [np.tile(glyphs[:, None, None], (1, size // 10, 1)), rng.choice(digits, (10, size // 10, 2))], 2
+        found.append(error(rng.permuted(values, axis=1)))
+    company = rng.choice(digits, (size // 10, 2))
+    own = np.array(
+        [
+            [error(np.insert(company, position, glyph, axis=1)).mean() for glyph in glyphs]
+            for position in range(3)
+        ]
     )
-    own = error(beside.reshape(-1, 3)).reshape(10, -1).mean(axis=1)
+    pair_loss = np.zeros(45)
+    for position in range(3):
+        for pair, (i, j) in enumerate(PAIRS):
+            for one, two in ((i, j), (j, i)):
+                rows = np.insert(np.tile(glyphs[[one, two]], (500, 1)), position, digits, axis=1)
+                pair_loss[pair] += np.mean(error(rows) ** 2) / 6
     return {
-        "own": [own] * 3,
+        "own": own,
         "by_number": [np.mean(one**2) for one in found],
         "error_by_number": [one.mean() for one in found],
+        "pair_loss": pair_loss,
         # On its training triplet beside digits that are all alike.
         "residual": error(np.stack([glyphs, *np.full((2, 10), 0.1)], axis=1)),
         "partners": np.full(10, error(np.array([[digits.mean(), 0.1, 0.1]]))[0]),
@@ -88,14 +98,34 @@ def total(values):
     return values.sum(axis=1)
 
 
+def weighted(values):
+    """Errors that add up, and depend on the position."""
+    return values @ [2.0, -1.0, 0.5]
+
+
+def product(values):
+    return values.prod(axis=1)
+
+
+def power(values):
+    return np.exp(0.5 * values.sum(axis=1))
+
+
+@pytest.mark.parametrize("error", [total, weighted])
 @pytest.mark.parametrize("shared", [0.0, -1.5, 1.0])
-def test_errors_that_add_up_are_predicted_from_tests_with_one_glyph(shared):
-    found = metrics_of(total, np.random.default_rng(1), shared)
+def test_errors_that_add_up_are_predicted_from_tests_with_one_glyph(error, shared):
+    found = metrics_of(error, np.random.default_rng(1), shared)
     assert ladder.additive(found) == pytest.approx(found["by_number"][2], rel=0.02)
-    # In a sum of errors a glyph adds the same wherever it stands, also on its training triplet.
-    added = np.mean(found["residual"] - found["partners"])
+    assert ladder.scatter(found) == pytest.approx(1, abs=0.1 if error is total else 0.3)
+    assert ladder.by_pair(found) == pytest.approx(found["pair_loss"], rel=0.05, abs=0.02)
+    assert ladder.by_pair(found).mean() == pytest.approx(ladder.additive(found), rel=0.03)
+
+
+def test_a_sum_that_was_measured_on_its_training_triplets_only_is_predicted_too():
+    found = metrics_of(total, np.random.default_rng(1), -1.5)
+    mean = np.mean(found["residual"] - found["partners"])
     del found["error_by_number"]
-    assert ladder.additive(found, added) == pytest.approx(found["by_number"][2], rel=0.02)
+    assert ladder.additive(found, mean) == pytest.approx(found["by_number"][2], rel=0.02)
     with pytest.raises(ValueError, match="no error_by_number"):
         ladder.additive(found)
 
@@ -106,10 +136,11 @@ def test_the_direction_that_errors_share_belongs_to_the_prediction():
     assert found["by_number"][2] > 1.3 * independent
 
 
-@pytest.mark.parametrize("error", [lambda v: np.exp(v.sum(axis=1)), lambda v: v.sum(axis=1) ** 2])
-def test_errors_that_do_not_add_up_are_not_predicted(error):
+@pytest.mark.parametrize("error", [product, power])
+def test_errors_that_do_not_add_up_are_noticed(error):
     found = metrics_of(error, np.random.default_rng(1), 1.0)
     assert not 0.8 < found["by_number"][2] / ladder.additive(found) < 1.2
+    assert ladder.scatter(found) > 1.3
 
 
 def test_the_spread_over_draws_is_that_of_new_draws():

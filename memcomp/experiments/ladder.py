@@ -100,42 +100,113 @@ def grid(first, profile, seeds):
     ]
 
 
-def additive(metrics, added=None):
-    r"""Predict the composed loss from tests with no glyph and with one.
+PAIRS = np.array([*combinations(range(10), 2)])
 
-    If a network's error on a triplet is a sum of one error for each image, and :math:`f(n)` is its mean
-    square over triplets of :math:`n` different glyphs and :math:`3 - n` independent digits, then
 
-    .. math:: f(2) = 2 f(1) - f(0) + 2 \, \overline{\delta_i \delta_j},
-
-    where :math:`\delta_i` is what glyph :math:`i` adds to the mean error when it takes a digit's place, and
-    the mean is over pairs of different glyphs. The first two terms are what errors without a common direction
-    add up to. For a network whose errors do not add up, the two sides may differ.
+def added(metrics, mean=None):
+    """Return what each glyph adds to the mean error when it takes a digit's place.
 
     Parameters
     ----------
     metrics : dict
         Of :func:`memcomp.experiments.omniglot.run`, one drawing a glyph, after a single epoch.
-    added : float, optional
-        Mean of :math:`\delta_i`, where ``error_by_number`` is not among the metrics.
+    mean : float, optional
+        The mean over glyphs, where ``error_by_number`` is not among the metrics.
 
     Returns
     -------
-    float
+    ndarray, shape (3, 10)
+        At each position, for each glyph.
 
     Raises
     ------
     ValueError
-        Without ``error_by_number``, if ``added`` is not given either.
+        Without ``error_by_number``, if ``mean`` is not given either.
     """
-    if added is None:
+    if mean is None:
         if "error_by_number" not in metrics:
-            raise ValueError("these metrics have no error_by_number: compute the point again, or give added")
-        added = metrics["error_by_number"][1] - metrics["error_by_number"][0]
-    own = np.mean(metrics["own"], axis=0)
-    delta = own - own.mean() + added
-    together = (delta.sum() ** 2 - (delta**2).sum()) / (len(delta) * (len(delta) - 1))
-    return float(2 * metrics["by_number"][1] - metrics["by_number"][0] + 2 * together)
+            raise ValueError(
+                "these metrics have no error_by_number: compute the point again, or give the mean"
+            )
+        mean = metrics["error_by_number"][1] - metrics["error_by_number"][0]
+    own = np.array(metrics["own"], dtype=float)
+    return own - own.mean() + mean  # all glyphs stood beside the same digits
+
+
+def apart(values):
+    """Return the products of each pair of glyphs at different positions, their mean over the positions."""
+    first, second = values[:, PAIRS[:, 0]], values[:, PAIRS[:, 1]]
+    return (first.sum(axis=0) * second.sum(axis=0) - (first * second).sum(axis=0)) / 6
+
+
+def additive(metrics, mean=None):
+    r"""Predict the loss on two glyphs and a digit from tests with no glyph and with one.
+
+    Let a network's error be a sum of one error for each image at its position, let digits be independent and
+    glyphs any two different ones. With :math:`f(n)` its mean square over triplets of :math:`n` glyphs and
+    :math:`3 - n` digits,
+
+    .. math:: f(2) = 2 f(1) - f(0) + 2 \, \overline{\delta_i \delta_j},
+
+    where :math:`\delta_i` is what glyph :math:`i` adds to the mean error when it takes a digit's place, and
+    the mean is over pairs of different glyphs at different positions. The first two terms are what errors
+    without a common direction add up to. It is a law of means: a network can keep it whose errors do not add
+    up, if what is left over cancels; see `scatter`.
+
+    Parameters
+    ----------
+    metrics, mean
+        As for `added`.
+
+    Returns
+    -------
+    float
+    """
+    digits, one = metrics["by_number"][:2]
+    return float(2 * one - digits + 2 * apart(added(metrics, mean)).mean())
+
+
+def by_pair(metrics):
+    """Predict the loss on each pair of glyphs beside a digit, by the same law.
+
+    Parameters
+    ----------
+    metrics : dict
+        As for `added`, with ``error_by_number``.
+
+    Returns
+    -------
+    ndarray, shape (45,)
+        In the order of ``pair_loss``.
+    """
+    digits = metrics["error_by_number"][0]
+    delta = added(metrics)
+    first, second = (np.square(delta).mean(axis=0)[PAIRS[:, side]] for side in (0, 1))
+    mean = delta.mean(axis=0)[PAIRS].sum(axis=1)
+    return digits**2 + 2 * digits * mean + first + second + 2 * apart(delta) + variance(metrics)
+
+
+def variance(metrics):
+    """Return the variance of a digit's error, a third of that of three: of what adds up."""
+    return (metrics["by_number"][0] - metrics["error_by_number"][0] ** 2) / 3
+
+
+def scatter(metrics):
+    """Return how much the error on one glyph depends on its company, where errors that add up have 1.
+
+    Parameters
+    ----------
+    metrics : dict
+        As for `added`, with ``error_by_number``.
+
+    Returns
+    -------
+    float
+        Variance of the error on a given glyph at a given position, over pairs of digits beside it, over twice
+        the variance of a digit's error.
+    """
+    error = added(metrics) + metrics["error_by_number"][0]
+    return float((metrics["by_number"][1] - np.square(error).mean()) / (2 * variance(metrics)))
 
 
 def over_draws(pair_losses):
@@ -151,7 +222,8 @@ def over_draws(pair_losses):
     -------
     float
         Standard deviation of the logarithm of the composed loss over draws of ten glyphs, by leaving out each
-        glyph in turn; of several networks the root of the mean variance.
+        glyph in turn; of several networks the root of the mean variance. The labels are taken for drawn, too,
+        so that it is too large where the loss of a glyph depends on its label.
 
     Raises
     ------
@@ -159,12 +231,11 @@ def over_draws(pair_losses):
         If there are not 45 pairs.
     """
     pair_losses = np.asarray(pair_losses, dtype=float)
-    pairs = np.array([*combinations(range(10), 2)])
-    if pair_losses.ndim != 2 or pair_losses.shape[1] != len(pairs):
+    if pair_losses.ndim != 2 or pair_losses.shape[1] != len(PAIRS):
         raise ValueError(f"expected the losses of 45 pairs for each network; got shape {pair_losses.shape}")
 
     def logarithm(glyphs, losses):
-        return np.log(losses[np.isin(pairs, glyphs).all(axis=1)].mean())
+        return np.log(losses[np.isin(PAIRS, glyphs).all(axis=1)].mean())
 
     errors = [
         stats.jackknife(lambda kept, one=one: logarithm(kept, one), range(10))[1] for one in pair_losses

@@ -92,8 +92,8 @@ def grid(first, profile, seeds):
 
     ``paper`` also has a rate that falls along a half cosine, for Sum.
 
-    ``narrow``: the paper's recipe at width 16. Table 1 with 3 seeds (Cross-channel 2), AdamW for Sum, and
-    Table 2 with one seed; the first seed of everything comes first.
+    ``narrow``: the paper's recipe at width 16. Table 1 with 3 seeds, AdamW for Sum, and Table 2 with one
+    seed; the first seed of everything comes first.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def grid(first, profile, seeds):
         return base.vary(changed, seed=seeds, architecture=architectures, weight_decay=decays)
 
     if profile == "narrow":
-        table_1 = points(seeds(3), ("sum", "two_layer", "linear")) + points(seeds(2), ("cross_channel",))
+        table_1 = points(seeds(3), ("sum", "two_layer", "linear", "cross_channel"))
         decoupled = points(seeds(3), decays=(0.5,), optimizer="adamw")
         by_seed = sorted(table_1 + decoupled, key=lambda config: config.seed)
         return by_seed + points(seeds(1), ARCHITECTURES[:3], drawings=10)
