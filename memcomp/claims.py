@@ -413,7 +413,7 @@ def largest(networks, by, lines):
     Returns
     -------
     scale : str
-        The smallest if no scale has :data:`memcomp.stats.FEWEST` seeds that all lines share.
+        The smallest if no scale has ``memcomp.stats.FEWEST`` seeds that all lines share.
     networks : pandas.DataFrame
         Those of the lines at this scale, of the seeds that all lines share, in the order of the lines.
 

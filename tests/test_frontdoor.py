@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,3 +68,31 @@ def test_the_picture_in_the_readme_is_the_one_that_its_chapter_draws():
 
     assert str(finding.PICTURE.relative_to(ROOT)) in (ROOT / "README.md").read_text()
     assert finding.PICTURE.read_bytes() == finding.picture()
+
+
+def table_1(text):
+    """Return the losses of Table 1 that a text tells: ours and the paper's, each without and with decay."""
+    lines = re.findall(r"^\| (Sum|Linear|2-layer|Cross-channel) \|(.*)\|$", text, flags=re.M)
+    return {
+        name: [[float(x) for x in cell.split(" / ")] for cell in cells.split("|")] for name, cells in lines
+    }
+
+
+def test_the_readme_and_the_front_page_tell_table_1_as_it_is_stored():
+    from memcomp import records
+    from memcomp.experiments import omniglot
+    from memcomp.models import ARCHITECTURES
+
+    told = table_1((ROOT / "README.md").read_text())
+    assert told == table_1((ROOT / "book/index.md").read_text())
+    stored = records.load("omniglot", "narrow", root=ROOT / "results")
+    losses = {record["key"]: record["metrics"]["test_loss"] for record in stored}
+    recipe = omniglot.PROFILES["narrow"] | {"epochs": 100}
+    for name in omniglot.ARCHITECTURES:
+        ours, paper = told.pop(ARCHITECTURES[name].label)
+        for decay, mine, published in zip((0.0, 0.5), ours, paper):
+            config = omniglot.Config(name, decay, 0, **recipe)
+            key = records.key_of("omniglot", omniglot.run.version, config)
+            assert mine == pytest.approx(losses[key], rel=0.02)
+            assert published == pytest.approx(omniglot.TABLE_1[name, decay][0], rel=0.03)
+    assert not told
