@@ -200,7 +200,7 @@ def test_what_is_new_lists_the_claims_of_this_book_and_no_others(pages):
 @pytest.mark.parametrize("name", ["scorecard", "beyond"])
 def test_scorecard_counts_what_it_shows(pages, name):
     page = pages[f"book/{name}.html"]
-    for place, scale in enumerate(("quick", "paper"), start=3):
+    for place, scale in enumerate(("quick", "narrow", "paper"), start=3):
         rows = f".memcomp-scorecard tr[id]:not(.again) > :nth-child({place}) .verdict"
         shown = [one.text for one in page.select(rows)]
         scales = [one.text for one in page.select(".memcomp-counts thead th")]
