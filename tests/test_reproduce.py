@@ -30,9 +30,9 @@ LIMIT = 4  # standard deviations of the difference of two seeds; chance exceeds 
 LEAST = 1e-6  # loss
 FLOOR = 1e-9  # deviation of numbers that no seed changes, such as that of weights: rounding
 GRIDS = {}  # the modules by their experiment: two chapters may show points of the same one
-for found in itertools.chain(*experiments.CHAPTERS.values()):
-    found = importlib.import_module(f"memcomp.experiments.{found}")
-    GRIDS.setdefault(found.run.experiment, []).append(found)
+for name in itertools.chain(*experiments.CHAPTERS.values()):
+    module = importlib.import_module(f"memcomp.experiments.{name}")
+    GRIDS.setdefault(module.run.experiment, []).append(module)
 MODULES = [modules[0] for modules in GRIDS.values()]
 
 

@@ -580,10 +580,15 @@ def test_a_slurm_file_without_jobs_is_refused_with_an_example(project):
     assert "profiles/slurm.example.yaml" in message
 
 
+@pytest.fixture(scope="module")
+def quick_grids():
+    return {chapter: sweep.grids(chapter) for chapter in experiments.CHAPTERS}
+
+
 @pytest.mark.parametrize("chapter", sorted(experiments.CHAPTERS))
-def test_quick_records_of_every_chapter_are_complete_and_no_other_lies_there(chapter):
-    every = [grid for one in experiments.CHAPTERS for grid in sweep.grids(one)]
-    for grid in sweep.grids(chapter):
+def test_quick_records_of_every_chapter_are_complete_and_no_other_lies_there(chapter, quick_grids):
+    every = [grid for grids in quick_grids.values() for grid in grids]
+    for grid in quick_grids[chapter]:
         assert not grid.missing()
         if chapter != "13_your_network":  # where readers keep what their own networks did
             stored = {path.stem for path in grid.folder().glob("*.json")}

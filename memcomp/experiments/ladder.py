@@ -23,6 +23,7 @@ STEPS = {
 }
 """What changes from one rung to the next: the fields of a config by the name of the step."""
 
+PAIRS = np.array([*combinations(range(10), 2)])  # of glyphs, in the order of ``pair_loss``
 WIDTHS = (16, 32)  # beside the quick one, at the second rung, where a wide network takes minutes
 # The quick recipe, measured as the larger ones: after the last epoch, with losses along the last ten.
 PROFILES = {
@@ -98,9 +99,6 @@ def grid(first, profile, seeds):
             weight_decay=DECAYS,
         )
     ]
-
-
-PAIRS = np.array([*combinations(range(10), 2)])
 
 
 def added(metrics, mean=None):

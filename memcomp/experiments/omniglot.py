@@ -310,9 +310,6 @@ def run(model, config, data, data_root):
     """
     test = held_out(config, data, data_root)
 
-    def loss(rows):
-        return base.loss(model, test, rows, config.target)
-
     squared = np.square([errors(model, test, rows, config.target) for rows in test.rows])
     by_position = squared.mean(1)
     more = {} if config.drawings > 1 else {"pair_loss": squared.reshape(-1, 45).mean(0).round(5)}
@@ -324,7 +321,9 @@ def run(model, config, data, data_root):
         "by_position": by_position,
         **more,
         **train_losses(model, config, data),
-        "fresh_loss": loss(base.fresh(test.labels[: test.glyphs[0]], config)),
+        "fresh_loss": base.loss(
+            model, test, base.fresh(test.labels[: test.glyphs[0]], config), config.target
+        ),
         "by_number": [np.square(one).mean() for one in by_number],
         "error_by_number": [one.mean() for one in by_number],
         **credit(model, config, data, test),
