@@ -397,6 +397,41 @@ class Chapter:
         )
 
 
+def across(networks, profile, stored, recipes, free):
+    """Join the networks of a page with those of the same experiment that are stored at larger scales.
+
+    Parameters
+    ----------
+    networks : pandas.DataFrame
+        From :func:`memcomp.records.frame`: those of the page.
+    profile : str
+        Their scale, one of `SCALES`.
+    stored : dict of str to list of dict
+        All records of the experiment, by scale. Those of ``profile`` are not looked at.
+    recipes : dict of str to dataclass instance or dict
+        By scale, a config of which the networks differ only in ``free`` and in their seed.
+    free : sequence of str
+        Entries of the config, ``"epochs"`` among them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each network, without the metric ``along``, with the column ``scale``: the scale, and after
+        a comma the epochs, for those of one scale may differ in them. It is a categorical from small to
+        large, and for `largest` it is a scale as good as another.
+    """
+    parts = [networks.assign(scale=profile)]
+    for scale, records_there in stored.items():
+        if scale != profile and records_there:
+            table = records.frame(records_there, without=["along"])
+            parts.append(records.like(table, recipes[scale], free=free).assign(scale=scale))
+    found = pd.concat(parts)
+    number = found.scale.map(SCALES.index)
+    found["scale"] = found.scale + ", " + found.epochs.astype(str) + " epochs"
+    order = found.scale.iloc[np.lexsort([found.epochs, number])].unique()
+    return found.assign(scale=pd.Categorical(found.scale, order))
+
+
 def largest(networks, by, lines):
     """Return the largest scale at which some lines of a table have enough draws to be judged.
 
@@ -404,7 +439,7 @@ def largest(networks, by, lines):
     ----------
     networks : pandas.DataFrame
         A row for each network, with the columns ``seed``, ``scale``, a categorical from small to large, and
-        those of ``by``.
+        those of ``by``; for example from `across`.
     by : list of str
         Columns that tell the lines apart.
     lines : list of tuple
@@ -413,25 +448,27 @@ def largest(networks, by, lines):
     Returns
     -------
     scale : str
-        The smallest if no scale has ``memcomp.stats.FEWEST`` seeds that all lines share.
+        If no scale has ``memcomp.stats.FEWEST`` seeds that all lines share, the one with most of them, and
+        among equals the largest.
     networks : pandas.DataFrame
         Those of the lines at this scale, of the seeds that all lines share, in the order of the lines.
 
     Raises
     ------
     ValueError
-        If the smallest scale has no network on one of the lines.
+        If no scale has a network on each of the lines, with one seed.
     """
-    scales = networks.scale.cat.categories
-    for scale in reversed(scales):
-        there = dict(list(networks[networks.scale == scale].groupby(by, observed=True)))
-        if missing := [line for line in lines if line not in there]:
-            continue
-        shared = set.intersection(*(set(there[line].seed) for line in lines))
-        if len(shared) >= stats.FEWEST or scale == scales[0]:
-            parts = [there[line][there[line].seed.isin(shared)].sort_values("seed") for line in lines]
-            return scale, pd.concat(parts)
-    raise ValueError(f"no network at the scale {scales[0]!r} for {', '.join(map(str, missing))}")
+    found = {}
+    for scale, there in networks.groupby("scale", observed=True):
+        parts = dict([*there.groupby(by, observed=True)])
+        seeds = [set(parts[line].seed) if line in parts else set() for line in lines]
+        if shared := set.intersection(*seeds):
+            chosen = [parts[line][parts[line].seed.isin(shared)].sort_values("seed") for line in lines]
+            found[scale] = min(len(shared), stats.FEWEST), pd.concat(chosen)
+    if not found:
+        raise ValueError(f"no scale has networks of one seed for each of {', '.join(map(str, lines))}")
+    scale = max(reversed(found), key=lambda name: found[name][0])
+    return scale, found[scale][1]
 
 
 def report(chapter, claims, profile="quick"):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from memcomp import claims
+from memcomp import claims, records
 from memcomp.claims import Claim, format_number, report
 
 GOOD = {
@@ -297,8 +297,39 @@ def test_claims_are_judged_at_the_largest_scale_that_has_three_draws_of_every_li
     )
 
 
-def test_the_smallest_scale_is_taken_with_few_draws_and_not_with_none():
-    by, rows = ["architecture", "decay"], [("quick", "sum", 0.0, 0)]
-    assert claims.largest(networks(*rows), by, [("sum", 0.0)])[0] == "quick"
-    with pytest.raises(ValueError, match=r"no network at the scale 'quick' for \('linear', 0.5\)"):
-        claims.largest(networks(*rows), by, [("sum", 0.0), ("linear", 0.5)])
+def test_without_three_draws_anywhere_the_scale_with_most_is_taken_and_the_largest_of_equals():
+    by, lines = ["architecture", "decay"], [("sum", 0.0)]
+    one, two = (scale_rows("quick", 1), scale_rows("quick", 2))
+    assert claims.largest(networks(*one), by, lines)[0] == "quick"
+    assert claims.largest(networks(*one, *scale_rows("narrow", 1)), by, lines)[0] == "narrow"
+    assert claims.largest(networks(*two, *scale_rows("narrow", 1)), by, lines)[0] == "quick"
+    message = r"no scale has networks of one seed for each of \('sum', 0.0\), \('linear', 0.5\)"
+    with pytest.raises(ValueError, match=message):
+        claims.largest(networks(*one), by, [*lines, ("linear", 0.5)])
+
+
+def scale_rows(scale, seeds):
+    return [(scale, "sum", 0.0, seed) for seed in range(seeds)]
+
+
+def record(width, epochs, seed, **metrics):
+    """Return a record of a small experiment."""
+    config = {"width": width, "epochs": epochs, "lr": 0.1, "seed": seed, "along": True}
+    return {"key": f"{config}", "config": config, "metrics": metrics, "provenance": {}}
+
+
+def test_the_networks_of_a_page_are_joined_by_those_of_other_scales_that_share_a_recipe():
+    own = records.frame([record(8, 40, seed, loss=3.0, along=[1]) for seed in (0, 1)], without=["along"])
+    stored = {
+        "quick": [record(8, 40, 7, loss=9.0)],  # of another page run: the page has its own
+        "narrow": [
+            record(16, 300, 0, loss=0.5),
+            record(16, 100, 0, loss=1.0),
+            record(32, 100, 0, loss=0.1),  # another recipe
+        ],
+        "paper": [],
+    }
+    recipes = {"narrow": {"width": 16, "lr": 0.1, "epochs": 300, "along": True}}
+    found = claims.across(own, "quick", stored, recipes, ["epochs"])
+    assert [*found.scale.cat.categories] == ["quick, 40 epochs", "narrow, 100 epochs", "narrow, 300 epochs"]
+    assert found.groupby("scale", observed=True).loss.apply(list).tolist() == [[3.0, 3.0], [1.0], [0.5]]
