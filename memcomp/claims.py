@@ -145,10 +145,24 @@ class Claim:
     @property
     def measured(self):
         """str: our value with its spread and number of runs, as the table shows it."""
+        return self.measured_on(self.scale)
+
+    def measured_on(self, scale):
+        """Return the same for a page that is about one scale, with the claim's own where it is another.
+
+        Parameters
+        ----------
+        scale : str
+
+        Returns
+        -------
+        str
+        """
         width = self.spread if self.standard_error is None else self.standard_error
         text = "–" if self.value is None else format_number(self.value, width)
         notes = [] if self.standard_error is None else ["standard error"]
         notes += [] if self.n is None else [f"n = {self.n}"]
+        notes += [] if scale == self.scale or self.value is None else [f"{self.scale} scale"]
         return f"{text} ({', '.join(notes)})" if notes else text
 
     @property
@@ -361,14 +375,24 @@ class Chapter:
             found.append({"chapter": self.name, "profile": self.profile, **values, **shown})
         return found
 
+    @property
+    def _common(self):
+        """str: the scale that a line need not name, since all have it, or since it is that of the page."""
+        scales = {claim.scale for claim in self.claims if claim.value is not None}
+        return scales.pop() if len(scales) == 1 else self.profile
+
+    @property
+    def _all_at(self):
+        return "" if self._common == self.profile else f", all at {self._common} scale"
+
     def __repr__(self):
-        lines = [f"Claims of chapter {self.name} ({self.profile} profile)"]
+        lines = [f"Claims of chapter {self.name} ({self.profile} profile{self._all_at})"]
         for claim in self.claims:
             lines += [
                 "",
                 f"[{claim.verdict}] {claim.id} ({claim.source})",
                 *textwrap.wrap(claim.statement, 100, initial_indent="  ", subsequent_indent="  "),
-                f"  paper: {claim.published}   ours: {claim.measured}",
+                f"  paper: {claim.published}   ours: {claim.measured_on(self._common)}",
             ]
         return "\n".join(lines)
 
@@ -384,14 +408,15 @@ class Chapter:
                 f'<th scope="row"><span class="statement">{typeset(claim.statement)}</span> '
                 f'<span class="source">{typeset(claim.source)}</span></th>'
                 f'<td data-label="Paper">{typeset(_unbroken(claim.published))}</td>'
-                f'<td data-label="Ours">{typeset(_unbroken(claim.measured))}</td>'
+                f'<td data-label="Ours">{typeset(_unbroken(claim.measured_on(self._common)))}</td>'
                 f'<td data-label="Verdict"><span class="verdict {mark}">{claim.verdict}</span></td></tr>'
             )
         errors = any(claim.standard_error is not None for claim in self.claims)
         exception = ", or the standard error where it says so" if errors else ""
         head = "".join(f'<th scope="col">{name}</th>' for name in ("Claim", "Paper", "Ours", "Verdict"))
         return (
-            f'<table class="memcomp-claims"><caption>Claims of this chapter, {self.profile} profile. '
+            '<table class="memcomp-claims">'
+            f"<caption>Claims of this chapter, {self.profile} profile{self._all_at}. "
             f"± is one standard deviation over n runs{exception}.</caption>\n"
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
         )

@@ -333,3 +333,32 @@ def test_the_networks_of_a_page_are_joined_by_those_of_other_scales_that_share_a
     found = claims.across(own, "quick", stored, recipes, ["epochs"])
     assert [*found.scale.cat.categories] == ["quick, 40 epochs", "narrow, 100 epochs", "narrow, 300 epochs"]
     assert found.groupby("scale", observed=True).loss.apply(list).tolist() == [[3.0, 3.0], [1.0], [0.5]]
+
+
+def test_a_page_names_the_scale_of_a_claim_that_was_judged_at_another():
+    chapter = claims.Chapter(CHAPTER, "quick")
+    chapter.state(
+        "here | Table 1 | –\n    one\nthere | Table 1 | –\n    two\nnowhere | Table 1 | –\n    three"
+    )
+    chapter.judge("here", 1.5, True, n=3)
+    chapter.judge("there", 2.5, True, n=4, scale="narrow")
+    chapter.judge("nowhere", None, None, scale="paper")
+    shown = chapter.report()
+    for text in (repr(shown), shown._repr_mimebundle_()[0]["text/html"].replace("\u00a0", " ")):
+        assert "2.50 (n = 4, narrow scale)" in text
+        assert "1.50 (n = 3)" in text
+        assert "paper scale" not in text
+    assert [one["measured"] for one in shown.as_data()][1] == "2.50 (n = 4)", (
+        "the scorecard has a column for it"
+    )
+
+
+def test_a_page_whose_claims_are_all_of_another_scale_says_so_once():
+    chapter = claims.Chapter(CHAPTER, "quick", scale="paper")
+    chapter.state("one | Table 1 | –\n    one\ntwo | Table 1 | –\n    two")
+    chapter.judge("one", 1.5, True)
+    chapter.judge("two", None, None, scale="quick")
+    shown = chapter.report()
+    assert repr(shown).startswith(f"Claims of chapter {CHAPTER} (quick profile, all at paper scale)")
+    assert "quick profile, all at paper scale." in shown._repr_mimebundle_()[0]["text/html"]
+    assert repr(shown).count("scale") == 1
