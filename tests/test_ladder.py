@@ -1,5 +1,6 @@
 """The ladder from the quick recipe to the paper's, and what it says of a composed loss."""
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -53,6 +54,16 @@ def test_the_quick_grid_is_the_lowest_rung_of_the_narrow_ladder():
         for seed in range(3)
     }
     assert {one.width for one in ladder.grid(width=4, epochs=2)} == {4}
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_quick_grid_ends_with_the_composing_networks_in_the_other_precision(mixed):
+    grid = ladder.grid(mixed=mixed)
+    other = [one for one in grid if one.mixed is not mixed]
+    assert grid[-12:] == other
+    twins = {replace(one, mixed=mixed) for one in other}
+    assert len(twins) == 12
+    assert twins == {one for one in grid if one.architecture != ladder.CONTROL} - {*other}
 
 
 def test_the_widths_differ_from_the_second_rung_in_nothing_else():

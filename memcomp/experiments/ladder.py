@@ -77,7 +77,7 @@ def grid(first, profile, seeds):
     ``quick`` has the lowest rung, the recipe of chapter 9's Table 1. ``narrow`` has the rungs above it, up to
     the paper's recipe at width 16, and the second rung at other widths; ``paper`` the same up to width 64.
     All have Sum and 2-layer, Cross-channel on the two lowest rungs, and 3 seeds; the first seed comes first,
-    and of one seed the cheapest rungs.
+    and of one seed the cheapest rungs. At the end of ``quick`` are Sum and 2-layer in the other precision.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def grid(first, profile, seeds):
         way = rungs(first)
         del way["quick"]
         rising = sorted(dict.fromkeys([*way.values(), *widths(first).values()]), key=work)
-    return [
+    found = [
         config
         for seed in seeds(3)
         for number, one in enumerate(rising)
@@ -99,6 +99,10 @@ def grid(first, profile, seeds):
             weight_decay=DECAYS,
         )
     ]
+    if profile == "quick":
+        other = dataclasses.replace(first, mixed=not first.mixed)
+        found += base.vary(other, seed=seeds(3), architecture=ARCHITECTURES, weight_decay=DECAYS)
+    return found
 
 
 def added(metrics, mean=None):
