@@ -1,4 +1,4 @@
-"""Chapters 8 and 9 judge what they say of the paper's figures and tables at the largest scale stored."""
+"""Pages judge what they say of the paper's figures and tables by the largest networks stored."""
 
 import copy
 import shutil
@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from memcomp import records
-from memcomp.experiments import mnist_sum, omniglot
+from memcomp.experiments import ladder, mnist_sum, omniglot
 
 ROOT = Path(__file__).resolve().parents[1]
 # Cells that train, show what was trained, or are about it: no claim about the figures and tables uses them.
@@ -45,6 +45,19 @@ def stand_in(module, quick):
     return run
 
 
+def executed(chapter, left_out=()):
+    """Execute a chapter without some of its cells; return its cells and its claims by their ids."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", 4)
+    notebook.cells = [cell for cell in notebook.cells if cell.id not in left_out]
+    cells = {cell.id: cell for cell in notebook.cells}
+    if "claims-more" in left_out:
+        cells["claims"].source += "\nchapter.report()"
+    folder = {"metadata": {"path": str(ROOT / "notebooks")}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=folder).execute()
+    stated = cells["claims"].outputs[-1].metadata["memcomp_claims"]
+    return cells, {claim["id"]: claim for claim in stated}
+
+
 @pytest.mark.parametrize(
     ("chapter", "module", "narrow"),
     [
@@ -72,16 +85,7 @@ def test_a_page_is_judged_by_larger_networks_once_three_seeds_are_stored(
     records.collect(stand_in(module, quick), grid, profile="narrow", root=tmp_path, workers=0, progress=False)
     monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path))
 
-    notebook = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", 4)
-    notebook.cells = [cell for cell in notebook.cells if cell.id not in LIVE[chapter].split()]
-    cells = {cell.id: cell for cell in notebook.cells}
-    if "claims-more" in LIVE[chapter].split():
-        cells["claims"].source += "\nchapter.report()"
-    folder = {"metadata": {"path": str(ROOT / "notebooks")}}
-    nbclient.NotebookClient(notebook, timeout=300, resources=folder).execute()
-
-    stated = cells["claims"].outputs[-1].metadata["memcomp_claims"]
-    found = {claim["id"]: claim for claim in stated}
+    cells, found = executed(chapter, LIVE[chapter].split())
     stored = nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", 4)
     before = {
         claim["id"]: claim
@@ -102,3 +106,53 @@ def test_a_page_is_judged_by_larger_networks_once_three_seeds_are_stored(
         for output in cell.get("outputs", [])
     )
     assert "narrow, 100 epochs" in tables
+
+
+@pytest.mark.parametrize("seeds", [0, 3])
+def test_the_ladder_stands_with_its_lowest_rung_alone_and_is_judged_with_three_seeds_on_each(
+    seeds, tmp_path, monkeypatch
+):
+    shutil.copytree(ROOT / "results/quick/omniglot", tmp_path / "quick/omniglot")
+    name, version = records.identify(ladder.run)
+    quick = records.load(name, "quick", root=tmp_path)
+    recipe = ladder.PROFILES["quick"] | {"mixed": False}
+    lowest = [one for one in quick if all(one["config"][k] == v for k, v in recipe.items())]
+
+    def point(config):
+        return tuple(config[field] for field in ("architecture", "weight_decay", "seed"))
+
+    metrics = {point(one["config"]): one["metrics"] for one in lowest}
+
+    @records.experiment(name, version=version)
+    def run(config):
+        config = records.plain_config(config)
+        found = copy.deepcopy(metrics[point(config)])
+        for one in found["along"]:
+            one["epoch"] += config["epochs"] - 40
+            one["test_loss"] *= 8 / config["width"] if config["weight_decay"] else config["width"] / 8
+        return found
+
+    if seeds:
+        grid = ladder.grid("narrow", seeds=seeds, epochs=100)
+        control = [one for one in omniglot.grid("narrow", epochs=100) if one.architecture == ladder.CONTROL]
+        grid = dict.fromkeys([*grid, *(one for one in control if one.drawings == 1)])
+        records.collect(run, [*grid], profile="narrow", root=tmp_path, workers=0, progress=False)
+    monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path))
+    _, found = executed("14_ladder")
+
+    assert (found["precision"]["scale"], found["precision"]["n"]) == ("quick", 3)
+    if seeds:
+        assert {one["n"] for one in found.values()} == {3}
+        assert {id for id, one in found.items() if one["scale"] == "quick"} == {"precision"}
+        assert (found["width-plain"]["verdict"], found["width-plain"]["measured"]) == (
+            "fails",
+            "4.00 (n = 3)",
+        )
+        assert (found["width-decayed"]["verdict"], found["width-decayed"]["measured"]) == (
+            "fails",
+            "0.250 (n = 3)",
+        )
+        assert "undecided" not in {found[f"reproduced-{name}"]["verdict"] for name in ("sum", "two-layer")}
+    else:
+        higher = [one for id, one in found.items() if id not in ("law", "law-control", "precision")]
+        assert {(one["verdict"], one["value"]) for one in higher} == {("undecided", None)}
