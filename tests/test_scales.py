@@ -21,8 +21,8 @@ LIVE = {
 POINT = ("architecture", "weight_decay", "target", "optimizer", "drawings", "seed")
 
 
-def stand_in(module, quick):
-    """Return an experiment whose networks are the quick ones, with a tenth of their test loss."""
+def stand_in(module, quick, recipe, change):
+    """Return an experiment whose networks are the quick ones of a recipe, with changed losses."""
     name, version = records.identify(module.run)
     counts = dict(zip((100, 300, 550), (50, 150, 350)))
 
@@ -30,8 +30,6 @@ def stand_in(module, quick):
         nines = counts.get(config.get("nines"), config.get("nines"))
         return (*(config.get(entry) for entry in POINT), nines)
 
-    recipe = {k: v for k, v in module.PROFILES["quick"].items() if k not in ("full", "full_nines")}
-    recipe |= {"normalise": "together", "decayed": "all", "schedule": "constant"}
     plain = [one for one in quick if all(one["config"][k] == v for k, v in recipe.items())]
     metrics = {point(one["config"]): one["metrics"] for one in plain}
 
@@ -40,9 +38,20 @@ def stand_in(module, quick):
         found = copy.deepcopy(metrics[point(records.plain_config(config))])
         for one in found["along"]:
             one["epoch"] += config.epochs - 40
-        return found | {"test_loss": 0.1 * found["test_loss"]}
+        change(found, config)
+        return found
 
     return run
+
+
+def a_tenth(found, config):
+    found["test_loss"] *= 0.1
+
+
+def by_width(found, config):
+    """Let wider networks do worse without weight decay, and better with it."""
+    for one in found["along"]:
+        one["test_loss"] *= 8 / config.width if config.weight_decay else config.width / 8
 
 
 def executed(chapter, left_out=()):
@@ -81,8 +90,11 @@ def test_a_page_is_judged_by_larger_networks_once_three_seeds_are_stored(
     name = module.run.experiment
     shutil.copytree(ROOT / "results/quick" / name, tmp_path / "quick" / name)
     quick = records.load(name, "quick", root=tmp_path)
+    recipe = {k: v for k, v in module.PROFILES["quick"].items() if k not in ("full", "full_nines")}
+    recipe |= {"normalise": "together", "decayed": "all", "schedule": "constant"}
+    run = stand_in(module, quick, recipe, a_tenth)
     grid = module.grid("narrow", seeds=3, epochs=100)
-    records.collect(stand_in(module, quick), grid, profile="narrow", root=tmp_path, workers=0, progress=False)
+    records.collect(run, grid, profile="narrow", root=tmp_path, workers=0, progress=False)
     monkeypatch.setenv("MEMCOMP_RESULTS", str(tmp_path))
 
     cells, found = executed(chapter, LIVE[chapter].split())
@@ -113,24 +125,8 @@ def test_the_ladder_stands_with_its_lowest_rung_alone_and_is_judged_with_three_s
     seeds, tmp_path, monkeypatch
 ):
     shutil.copytree(ROOT / "results/quick/omniglot", tmp_path / "quick/omniglot")
-    name, version = records.identify(ladder.run)
-    quick = records.load(name, "quick", root=tmp_path)
-    recipe = ladder.PROFILES["quick"] | {"mixed": False}
-    lowest = [one for one in quick if all(one["config"][k] == v for k, v in recipe.items())]
-
-    def point(config):
-        return tuple(config[field] for field in ("architecture", "weight_decay", "seed"))
-
-    metrics = {point(one["config"]): one["metrics"] for one in lowest}
-
-    @records.experiment(name, version=version)
-    def run(config):
-        config = records.plain_config(config)
-        found = copy.deepcopy(metrics[point(config)])
-        for one in found["along"]:
-            one["epoch"] += config["epochs"] - 40
-            one["test_loss"] *= 8 / config["width"] if config["weight_decay"] else config["width"] / 8
-        return found
+    quick = records.load("omniglot", "quick", root=tmp_path)
+    run = stand_in(ladder, quick, ladder.PROFILES["quick"] | {"mixed": False}, by_width)
 
     if seeds:
         grid = ladder.grid("narrow", seeds=seeds, epochs=100)
